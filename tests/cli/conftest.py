@@ -1,4 +1,4 @@
-"""Commands run in this process, or in one of their own."""
+"""Fixtures that run commands in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def samp(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         capsys.readouterr()
         try:
             status = main([str(argument) for argument in arguments])
-        except SystemExit as end:  # of argparse
+        except SystemExit as end:  # argparse exits
             status = int(end.code or 0)
         out, err = capsys.readouterr()
         return Done(status, out, err)
@@ -39,7 +39,7 @@ def samp(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 @pytest.fixture
 def start(python_environment: dict[str, str]) -> Iterator[Callable[..., Program]]:
-    """Start a command in a process of its own, and wait until it prints ``ready``."""
+    """Start a command in a new process, and wait until it prints ``ready``."""
     with ExitStack() as stack:
 
         def run(*arguments: object, ready: str = "until ^C") -> Program:

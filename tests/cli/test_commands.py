@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit statuses, pipes, signals, and sanitized text."""
+"""Help, exit statuses, pipes, signals and sanitized text, which all commands have in common."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_help(samp: Samp, command: str) -> None:
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help_fits_on_a_terminal(samp: Samp, command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line of it is broken in the middle of a word."""
+    """No line of the help is longer than 80 characters, so that no word is broken."""
     monkeypatch.setenv("COLUMNS", "80")
     done = samp(*([command] if command else []), "--help")
     assert [line for line in done.out.splitlines() if len(line) > 80] == []
 
 
 def test_table_of_exit_statuses() -> None:
-    """The documentation lists all of them, with the texts of the help."""
+    """The documentation lists all exit statuses, with the texts of the help."""
     page = (ROOT / "docs" / "reference" / "command-line.rst").read_text()
     for status in Status:
         assert re.search(rf"^{int(status)} +{re.escape(MEANINGS[status])}$", page, re.MULTILINE), status
@@ -114,7 +114,7 @@ def test_invalid_command_lines(samp: Samp, arguments: list[str]) -> None:
     assert done.status == 2
     assert "usage: samp" in done.err
     assert "Traceback" not in done.err
-    assert not re.search(r"invalid \w+ value", done.err)  # the default text of argparse, with the name of a function
+    assert not re.search(r"invalid \w+ value", done.err)  # the default text of argparse contains the name of a function
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_error_texts(samp: Samp, arguments: list[str], text: str) -> None:
     [["list"], ["notify", "a.b"], ["call", "a.b"], ["snoop"], ["point", "1", "2"], ["send", "x.fits"], ["receive"]],
 )
 def test_no_hub(samp: Samp, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error has a text and an exit status."""
+    """Without a hub, each command prints the same error and exits with status 3."""
     monkeypatch.chdir(tmp_path)
     done = samp(*arguments)
     assert done.status == 3
@@ -153,8 +153,8 @@ def test_no_hub(samp: Samp, arguments: list[str], tmp_path: Path, monkeypatch: p
     assert done.err == f"samp: No SAMP hub is running (no lockfile at ~/.samp). {advice}\n"
 
 
-def test_list_is_light(hub: SAMPHubServer, python_environment: dict[str, str]) -> None:
-    """Modules that only `samp send` needs are not imported."""
+def test_list_imports_few_modules(hub: SAMPHubServer, python_environment: dict[str, str]) -> None:
+    """`samp list` does not import modules that only `samp send` needs."""
     script = """
 import sys
 from pyvo.samp.cli import main
@@ -167,7 +167,7 @@ assert "pyvo.samp.hub" not in sys.modules and "pyvo.samp.cli.send" not in sys.mo
 
 
 def test_closed_pipe(viewer: Callable[..., RecordingClient], python_environment: dict[str, str]) -> None:
-    """``samp list | head -1``: no traceback, and the status that a shell expects."""
+    """``samp list | head -1`` prints no traceback, and exits with the status that a shell expects."""
     viewer("one", "a.b")
     reading, writing = os.pipe()
     os.close(reading)
@@ -206,7 +206,7 @@ def test_closed_streams(
     status: int,
     closed: list[int],
 ) -> None:
-    """``samp list >&-``: the command does the same, and prints to the streams that are open."""
+    """With closed streams (``samp list >&-``) a command works normally, and prints to the open streams."""
     one = viewer("one", "a.b")
     script = f"import os, sys; [os.close(n) for n in {closed}]; os.execv(sys.executable, sys.argv[1:])"
     with subprocess.Popen(
@@ -232,7 +232,7 @@ def test_closed_streams(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_full_disk(viewer: Callable[..., RecordingClient], python_environment: dict[str, str]) -> None:
-    """An error of the output is a failure, and the interpreter prints no second error."""
+    """If the output cannot be written, the command fails, and the interpreter prints no second error."""
     viewer("one", "a.b")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -307,14 +307,14 @@ def test_sanitize(text: object, shown: str) -> None:
 
 
 def test_hostile_client(hub: SAMPHubServer, samp: Samp) -> None:
-    """Names, metadata, subscriptions, parameters and responses with escape sequences (C1 ones, which XML allows)."""
-    evil = "\x9b2J\x9b31m\u202e"
+    """Escape sequences of another client (C1 characters, which XML allows) are removed from all output."""
+    escapes = "\x9b2J\x9b31m\u202e"
     client = SAMPIntegratedClient("Evil")
     with warnings.catch_warnings(), client:
-        warnings.simplefilter("ignore", SAMPWarning)  # that hubs in Java would not accept this
-        client.declare_metadata({"samp.name": f"evil{evil}", f"key{evil}": evil})
+        warnings.simplefilter("ignore", SAMPWarning)  # the warning says that hubs in Java reject such text
+        client.declare_metadata({"samp.name": f"evil{escapes}", f"key{escapes}": escapes})
         client.bind_receive_message(
-            "a.b", lambda key, sender, msg_id, *_: client.ereply(msg_id, "samp.ok", {f"k{evil}": f"v{evil}"})
+            "a.b", lambda key, sender, msg_id, *_: client.ereply(msg_id, "samp.ok", {f"k{escapes}": f"v{escapes}"})
         )
         outputs = [samp("list"), samp("list", "-v"), samp("call", "a.b"), samp("call", "a.b", "--json")]
     for done in outputs:
@@ -324,7 +324,7 @@ def test_hostile_client(hub: SAMPHubServer, samp: Samp) -> None:
 
 
 def test_log_is_sanitized(samp: Samp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log records are printed in lines, and tracebacks keep their indentation."""
+    """Log records are sanitized line by line, so that tracebacks keep their indentation."""
 
     def run(_options: object) -> int:
         try:
@@ -387,7 +387,7 @@ def test_columns() -> None:
     ],
 )
 def test_positions(text: str) -> None:
-    """They are parsed as astropy parses them."""
+    """Positions are parsed as by astropy."""
     from astropy import units as u
     from astropy.coordinates import SkyCoord
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Shell completion: what is offered, and the real shells, in which a user presses the TAB key."""
+"""Shell completion: the candidates, and tests with real shells, in which the TAB key is pressed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def texts(*words: str) -> list[str]:
     return [candidate.text for candidate in candidates(words)]
 
 
-# What is offered
+# Candidates
 
 
 def test_commands() -> None:
@@ -56,14 +56,14 @@ def test_options() -> None:
     assert texts("call", "--timeout", "") == []
     assert texts("list", "--color", "a") == ["auto", "always"]
     assert texts("list", "--color=a") == ["--color=auto", "--color=always"]
-    assert texts("list", "--color", "=", "n") == ["never"]  # as bash has it
+    assert texts("list", "--color", "=", "n") == ["never"]  # bash passes "=" as a word
     assert texts("hub", "--web-consent", "t") == ["tk", "terminal"]
     assert texts("demo", "--hub", "=") == ["own", "running"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_offered(samp: Samp, command: str) -> None:
-    """The help of a command names no other ones."""
+    """The candidates are the options in the help of a command."""
     shown = {word.strip(",") for word in samp(command, "--help").out.split() if word.startswith("--")}
     offered = set(texts(command, "-"))
     assert offered
@@ -81,7 +81,7 @@ def test_files() -> None:
 
 
 def test_clients_and_mtypes(samp_client: Make) -> None:
-    """Names that are unique and plain, other clients by their ids; MTypes of clients, and well-known ones."""
+    """Clients have unique simple names or else ids as candidates; MTypes are those of clients and well-known ones."""
     samp_client("Sky chart", ["x-my.unusual", "x-my.all.*", "samp.hub.event.*"])
     for _ in range(2):
         samp_client("Twin", [])
@@ -102,22 +102,22 @@ def test_clients_and_mtypes(samp_client: Make) -> None:
 
 
 def test_no_hub(samp: Samp, isolated: Path) -> None:
-    """Silence, and the MTypes that everybody knows."""
+    """Without a hub, completion prints no error and offers the well-known MTypes."""
     assert samp("_complete", "call", "--to", "") == (0, "", "")
     assert "coord.pointAt.sky\n" in samp("_complete", "call", "coord").out
     assert samp("_complete") == samp("_complete", "")
 
 
 def test_a_hub_that_hangs(isolated: Path, python_environment: dict[str, str], start_samp: Path) -> None:
-    """A TAB takes no longer than its limit, however long the hub takes."""
+    """The completion ends after a time limit if the hub does not respond."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         (isolated / ".samp").write_text(f"samp.secret=x\nsamp.hub.xmlrpc.url={url}\nsamp.profile.version=1.3\n")
-        begin = time.monotonic()
+        start = time.monotonic()
         with Shell(["bash", "--norc", "--noprofile"], start_samp) as shell:
             shell.run("source <(samp completion bash)")
             assert shell.complete("samp call --to sk") == ["call", "--to", "sk"]
-        assert time.monotonic() - begin < 20
+        assert time.monotonic() - start < 20
 
 
 def test_scripts_need_a_shell(samp: Samp) -> None:
@@ -125,15 +125,15 @@ def test_scripts_need_a_shell(samp: Samp) -> None:
     assert samp("completion", "tcsh").status == 2
 
 
-# The real shells
+# Real shells
 
 
 class Shell:
     """
     An interactive shell on a terminal of its own.
 
-    Its command ``samp`` completes as the real one does. Otherwise it prints its arguments, to show what the shell has
-    made of the line.
+    Its command ``samp`` completes like the real one. Otherwise it prints its arguments, to show how the shell has
+    completed the line.
     """
 
     def __init__(self, command: list[str], directory: Path) -> None:
@@ -141,7 +141,7 @@ class Shell:
             pytest.skip(f"{command[0]} is not installed (tests/interop/install does it)")
         path = f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "TERM": "vt100", "PS1": "> "}
-        environment["TMPDIR"] = str(directory)  # of fish
+        environment["TMPDIR"] = str(directory)  # for fish
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             os.chdir(directory)
@@ -160,7 +160,7 @@ class Shell:
         os.write(self.terminal, text.encode())
 
     def read_until(self, text: str, timeout: float = 40.0) -> str:
-        """Return the output up to a text, and forget it."""
+        """Return the output up to a text, and drop it."""
         deadline = time.monotonic() + timeout
         while text not in self.output:
             ready, _, _ = select.select([self.terminal], [], [], max(0.0, deadline - time.monotonic()))
@@ -235,7 +235,7 @@ def test_tab(shell: Shell, samp_client: Make) -> None:
 
 
 def test_tab_without_a_hub(shell: Shell, isolated: Path) -> None:
-    """Nothing happens, and nothing is printed."""
+    """Without a hub, TAB changes nothing and prints nothing."""
     shell.output = ""
     shell.write("samp call --to Sky\t\r")
     shown = shell.read_until("ARGS:")
@@ -245,7 +245,7 @@ def test_tab_without_a_hub(shell: Shell, isolated: Path) -> None:
 
 
 def test_descriptions(start_samp: Path) -> None:
-    """Where the shell shows them: fish does, in its list."""
+    """fish shows the descriptions of candidates."""
     with Shell(["fish", "--no-config"], start_samp) as fish:
         fish.run("samp completion fish | source")
         fish.write("complete -C 'samp sno'; samp done\r")

@@ -1,4 +1,4 @@
-"""``samp doctor``: each problem is found, and comes with advice."""
+"""``samp doctor`` finds each problem, and gives advice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-#: Variables of the processes of JupyterHub and Jupyter, with what is said about them.
+#: Variables of the processes of JupyterHub and Jupyter, with the text that the doctor prints about them.
 NOTEBOOKS = {
     "JUPYTERHUB_SERVICE_PREFIX": "the server of a JupyterHub",
     "JUPYTERHUB_USER": "the server of a JupyterHub",
@@ -58,7 +58,7 @@ def write_lockfile(home: Path, url: str, mode: int = 0o600) -> Path:
 
 
 def problems(done: Done) -> list[str]:
-    """The texts of the problems; each comes with advice."""
+    """Return the texts of the problems, and check that each has advice."""
     found = [entry for entry in json.loads(done.out) if entry["kind"] == "problem"]
     assert all(entry["advice"] for entry in found)
     return [entry["text"] for entry in found]
@@ -85,7 +85,7 @@ def test_no_hub(samp: Samp, free_port: int) -> None:
 
 
 def test_programs(viewer: Callable[..., RecordingClient], samp: Samp, free_port: int) -> None:
-    """Clients that respond, and clients that cannot."""
+    """The doctor pings clients: one responds, another sends an error."""
     viewer("Alive", "a.b")
     sick = {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "I am sick"}}
     viewer("Sick", "samp.app.ping", response=sick)
@@ -106,7 +106,7 @@ def test_silent_program(
     assert problems(done) == ["Hung (c1) did not respond within 0.3 s."]
 
 
-# The place
+# The lockfile and the environment
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
@@ -204,7 +204,7 @@ def test_samp_hub_variable(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_por
     assert len(problems(samp("doctor", WEB, free_port, "--json"))) == 1
 
 
-def test_other_place(
+def test_valid_samp_hub_variable(
     make_hub: MakeHub, samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int
 ) -> None:
     """A valid SAMP_HUB is noted."""
@@ -216,7 +216,7 @@ def test_other_place(
 
 
 def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int) -> None:
-    """Proxies, remote logins, another home."""
+    """Proxies, remote logins and another home directory are noted."""
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
     monkeypatch.setattr(doctor_checks, "_account_home", lambda: tmp_path)
@@ -229,7 +229,7 @@ def test_environment(samp: Samp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook(samp: Samp, monkeypatch: pytest.MonkeyPatch, free_port: int, name: str) -> None:
-    """On a JupyterHub, the way is through the page of the notebook."""
+    """In a Jupyter notebook, the doctor recommends HubRelay, which connects through the page of the notebook."""
     assert "HubRelay" not in samp("doctor", WEB, free_port).out
     monkeypatch.setenv(name, "x")
     out = " ".join(samp("doctor", WEB, free_port).out.split())
@@ -251,13 +251,13 @@ def test_other_hubs(samp: Samp, hub: SAMPHubServer, make_hub: MakeHub, free_port
     assert "Another hub runs beside the main one (~/.samp-1/" in " ".join(done.out.split())  # wherever a line ends
 
 
-def test_loopback_is_barred(samp: Samp, hub: SAMPHubServer, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall blocks the connections."""
+def test_loopback_is_blocked(samp: Samp, hub: SAMPHubServer, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a firewall blocks connections to 127.0.0.1, the doctor says so."""
 
-    def barred(*_args: object, **_more: object) -> socket.socket:
+    def blocked(*_args: object, **_more: object) -> socket.socket:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(doctor_checks.socket, "create_server", barred)
+    monkeypatch.setattr(doctor_checks.socket, "create_server", blocked)
     (found, *_more) = problems(samp("doctor", WEB, free_port, "--json"))
     assert "A connection to 127.0.0.1 within this computer failed: Operation not permitted" in found
 
@@ -271,7 +271,7 @@ def test_stale_hub(samp: Samp, isolated: Path, free_port: int) -> None:
     assert done.status == 1
     (found,) = problems(done)
     assert "is not running: nothing listens there" in found
-    assert path.exists()  # to look is not to change
+    assert path.exists()  # the doctor changes nothing
 
 
 @contextmanager
@@ -308,7 +308,7 @@ NOT_FOUND = b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\n\r\nno"
 def test_another_program_at_the_port(
     samp: Samp, isolated: Path, free_port: int, response: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hub that hangs, or another program that has come to use its port."""
+    """A hub that hangs, or another program at its port, is a problem."""
     monkeypatch.setattr(doctor_checks, "HUB_TIMEOUT", 0.5)
     with server(response) as port:
         write_lockfile(isolated, f"http://127.0.0.1:{port}/")
@@ -327,7 +327,7 @@ def test_old_secret(samp: Samp, hub: SAMPHubServer, isolated: Path, free_port: i
 
 
 def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the connection itself looks up the name (R37)."""
+    """The host name of another machine is only resolved by the connection itself (R37)."""
 
     def refused(*_args: object, **_more: object) -> socket.socket:
         raise ConnectionRefusedError
@@ -340,7 +340,7 @@ def test_other_machine(samp: Samp, isolated: Path, free_port: int, monkeypatch: 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
 def test_unknown_host(samp: Samp, isolated: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """The advice does not mention a firewall."""
+    """If the host name is unknown, the advice does not mention a firewall."""
     connect: Callable[..., socket.socket] = socket.create_connection
 
     def unknown(address: tuple[str, int], *_args: object, **_more: object) -> socket.socket:
@@ -359,7 +359,7 @@ def test_unknown_host(samp: Samp, isolated: Path, free_port: int, monkeypatch: p
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_text_fits_on_the_terminal(samp: Samp, free_port: int, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    """Lines end between words."""
+    """Lines are wrapped between words to the width of the terminal."""
     monkeypatch.setenv("COLUMNS", str(columns))
     assert max(len(line) for line in samp("doctor", WEB, free_port).out.splitlines()) <= columns
 
@@ -374,7 +374,7 @@ def test_another_program_at_the_port_for_pages(samp: Samp, hub: SAMPHubServer) -
     assert "is used by a program that is not a hub" in problems(done)[0]
 
 
-def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_path: Path) -> None:
+def test_a_hub_for_pages_without_a_lockfile(samp: Samp, make_hub: MakeHub, tmp_path: Path) -> None:
     hub = make_hub(lockfile=tmp_path / "lockfile", web_profile=True)
     done = samp("doctor", WEB, hub._web_port, "--json")
     assert done.status == 1
@@ -389,7 +389,7 @@ def test_pages_find_a_hub_and_programs_none(samp: Samp, make_hub: MakeHub, tmp_p
     ],
 )
 def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The preflight request of browsers (R44)."""
+    """A hub that does not allow the preflight requests of browsers is a problem (R44)."""
     monkeypatch.setattr(doctor_checks, "_is_hub", lambda *_: True)
     response = f"HTTP/1.0 200 OK\r\n{headers}Content-Length: 0\r\n\r\n".encode()
     with server(response) as port:
@@ -398,7 +398,7 @@ def test_hub_without_cors(headers: str, text: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_program_at_ipv6(make_hub: MakeHub) -> None:
-    """Browsers may use ::1 for localhost."""
+    """Another program at the same port of ::1 is noted, because browsers may use ::1 for localhost."""
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:

@@ -33,7 +33,7 @@ def csv(tmp_path: Path) -> Path:
     return path
 
 
-# Names
+# File names
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def csv(tmp_path: Path) -> Path:
     ],
 )
 def test_names_of_files(name: object, stem: str) -> None:
-    """A name from a message is only used as a name."""
+    """A name from a message is used as a file name only, not as a path."""
     assert file_stem({"name": name}, "table.load.votable") == stem
 
 
 @given(st.text(), st.text(), st.sampled_from([".fits", ".vot", ".json", ".dat"]))
-def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
+def test_files_stay_in_the_directory(name: str, url: str, suffix: str) -> None:
     stem = file_stem({"name": name, "url": f"file:///x/{url}"}, "a.b")
     directory = Path(tempfile.mkdtemp())
     with new_file(directory, stem, suffix) as file:
@@ -91,11 +91,11 @@ def test_no_name_leaves_the_directory(name: str, url: str, suffix: str) -> None:
     ],
 )
 def test_suffixes(beginning: bytes, url: str, suffix: str) -> None:
-    """The content counts, then the URL, as far as it is harmless."""
+    """The content of a file decides on its suffix, and then the URL, if its suffix is harmless."""
     assert file_suffix(beginning, url) == suffix
 
 
-def test_nothing_is_replaced(tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"SIMPLE  = new")
     out = tmp_path / "out"
@@ -107,7 +107,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x")
     out = tmp_path / "out"
@@ -126,7 +126,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_send(samp: Samp, viewer: Make, csv: Path) -> None:
-    """A file that TOPCAT does not read is converted; who loaded it is told."""
+    """A file that TOPCAT cannot read is converted; the command prints the recipients that loaded it."""
     tables = viewer("Tables", "table.load.votable")
     done = samp("send", csv)
     assert done.status == 0, done.err
@@ -140,7 +140,7 @@ def test_send(samp: Samp, viewer: Make, csv: Path) -> None:
 
 
 def test_send_with_an_mtype(samp: Samp, viewer: Make, tmp_path: Path) -> None:
-    """Files and URLs go as they are, to a client that is known by a part of its name."""
+    """With --mtype, files and URLs are sent unchanged; the recipient is given by a part of its name."""
     viewer("SAOImageDS9", "x-asdf.load")
     (tmp_path / "a.asdf").write_bytes(b"#ASDF 1.0.0\n")
     for place in (tmp_path / "a.asdf", "s3://bucket/a.asdf"):
@@ -155,7 +155,7 @@ def test_send_with_an_mtype(samp: Samp, viewer: Make, tmp_path: Path) -> None:
 
 
 def test_send_by_content(samp: Samp, viewer: Make, tmp_path: Path) -> None:
-    """An image goes to those who show images, whatever the file is called."""
+    """An image is sent to clients that load images, whatever the name of the file is."""
     viewer("Tables", "table.load.fits")
     viewer("Images", "image.load.fits")
     fits.PrimaryHDU(np.zeros((4, 4), "f4")).writeto(tmp_path / "image.fits")
@@ -183,7 +183,7 @@ def test_send_fails(samp: Samp, viewer: Make, csv: Path, tmp_path: Path) -> None
     assert samp("send", tmp_path / "odd").status == 1
 
 
-def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
+def test_no_recipient(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
     assert samp("send", csv) == (4, "", "samp: No client is subscribed to an MType for this table.\n")
     assert samp("send", csv, "--mtype", "a.b") == (4, "", "samp: No client is subscribed to a.b.\n")
     with SAMPIntegratedClient("Deaf"):
@@ -196,7 +196,7 @@ def test_nobody_to_send_to(samp: Samp, hub: SAMPHubServer, csv: Path) -> None:
 
 
 def test_receive(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Path) -> None:
-    """The file is written before the reply."""
+    """`samp receive` writes the file before it replies."""
     out = tmp_path / "new" / "out"
     program = start("receive", "-o", out)
     with SAMPIntegratedClient("Sender") as sender:
@@ -212,7 +212,7 @@ def test_receive(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Pa
 
 
 def test_receive_for_scripts(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Path) -> None:
-    """JSON, a count, MTypes, notifications, and messages without a file."""
+    """JSON output, a count, MTypes, notifications, and messages without a file."""
     program = start(
         *("receive", "-o", tmp_path, "--json", "--count", "2", "--mtype", "coord.*", "--mtype", "image.*"),
         *("--name", "Box"),
@@ -234,7 +234,7 @@ def test_receive_for_scripts(hub: SAMPHubServer, start: Callable[..., Program], 
 
 
 def test_receive_fails(hub: SAMPHubServer, start: Callable[..., Program], tmp_path: Path) -> None:
-    """The sender gets an error, and the next message is processed."""
+    """If a file cannot be read, the sender gets an error response, and the next message is processed."""
     program = start("receive", "-o", tmp_path / "out", "--count", "1")
     fifo = tmp_path / "fifo"
     if hasattr(os, "mkfifo"):
@@ -253,7 +253,7 @@ def test_receive_fails(hub: SAMPHubServer, start: Callable[..., Program], tmp_pa
     assert "There is no file '/no/such/file'" in program.output
 
 
-def test_receive_ends(samp: Samp, hub: SAMPHubServer, tmp_path: Path) -> None:
+def test_receive_timeout_and_invalid_directory(samp: Samp, hub: SAMPHubServer, tmp_path: Path) -> None:
     done = samp("receive", "-o", tmp_path, "--timeout", "0.1")
     assert done.status == 5
     assert "no message arrived within 0.1 s" in done.err

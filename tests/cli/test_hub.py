@@ -1,4 +1,4 @@
-"""``samp hub``: consent and the monitor."""
+"""``samp hub``: the monitor, and consent for web pages."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_messages(monitored: tuple[Broker, TrafficLog]) -> None:
 
 
 def test_memory_is_bounded(monitored: tuple[Broker, TrafficLog]) -> None:
-    """With any number of messages, and of calls without a response."""
+    """The memory is bounded for any number of messages and of calls without a response."""
     broker, log = monitored
     one, two = join(broker, "One"), join(broker, "Two", "a.b")
     for _ in range(3 * MESSAGES_KEPT):
@@ -133,7 +133,7 @@ def test_memory_is_bounded(monitored: tuple[Broker, TrafficLog]) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (20, 5), (200, 60), (1, 1), (40, 3)])
 def test_table_fits(monitored: tuple[Broker, TrafficLog], width: int, height: int) -> None:
-    """In terminals of any size, with hostile names, and with more clients than lines."""
+    """The table fits into terminals of any size, with hostile names, and with more clients than lines."""
     broker, log = monitored
     clients = [join(broker, f"Name{number} \x9b2J 星", "a.b", "\u202ex.y") for number in range(40)]
     broker.notify_all(clients[0], message("a.b", text="\x1b[2J\n\n"))
@@ -144,7 +144,7 @@ def test_table_fits(monitored: tuple[Broker, TrafficLog], width: int, height: in
 
 
 def test_flood(monitored: tuple[Broker, TrafficLog]) -> None:
-    """If the hub is faster than the terminal, messages are omitted and counted, but no clients."""
+    """If the hub is faster than the terminal, messages are omitted and counted, but clients are not."""
     broker, _log = monitored
     screen = TrafficScreen(stream=StringIO())
     broker.observer = screen.on_traffic
@@ -186,11 +186,11 @@ def test_screen_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handler.stream.getvalue() == "another line\n"
 
 
-# As a program
+# Monitor of a running hub
 
 
 def test_monitor_in_lines(start: Start) -> None:
-    """Without a terminal, the monitor prints a line for each event and message."""
+    """Without a terminal, the monitor prints one line for each event and message."""
     program = start("hub", "--monitor", "-w", ready=HUB_IS_RUNNING)
     with SAMPIntegratedClient("Recipient") as recipient, SAMPIntegratedClient("Sender") as sender:
         recipient.bind_receive_call("a.b", lambda _key, _sender, _mtype, _params, _extra: {"x": "1"})
@@ -224,7 +224,7 @@ def test_monitor_with_closed_pipe(
             while HUB_IS_RUNNING not in process.stdout.readline():
                 assert process.poll() is None
             process.stdout.close()
-            with contextlib.suppress(SAMPError), SAMPIntegratedClient("Another"):  # its registration is another line
+            with contextlib.suppress(SAMPError), SAMPIntegratedClient("Another"):  # the hub prints its registration
                 pass
             assert process.wait(20) == 141
         finally:
@@ -295,7 +295,7 @@ class Screen:
 
 
 def test_hub_that_cannot_start(hub: SAMPHubServer, samp: Callable[..., tuple[int, str, str]]) -> None:
-    """Another hub is running."""
+    """If another hub is running, ``samp hub`` fails and says so."""
     for options in ([], ["--monitor"]):
         status, _out, err = samp("hub", "-w", "-L", "OFF", *options)
         assert status == 1
@@ -340,7 +340,7 @@ def test_allowed_origins() -> None:
 )
 @pytest.mark.parametrize("monitor", [[], ["--monitor"]])
 def test_consent(start: Start, options: list[str], allowed: set[str], monitor: list[str]) -> None:
-    """The hub decides by the option alone."""
+    """With --web-consent the hub decides without asking."""
     program = start("hub", "--web-port", "0", *monitor, "--web-consent", *options, ready=HUB_IS_RUNNING)
     port = port_of(program)
     for origin in ("https://example.org", "http://other", "https://third.org", "null"):

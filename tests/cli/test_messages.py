@@ -24,7 +24,7 @@ Make = Callable[..., RecordingClient]
 
 
 def test_list(samp: Samp, viewer: Make) -> None:
-    """Clients and their subscriptions."""
+    """`samp list` shows clients and their subscriptions."""
     one, _two = viewer("One", "table.load.votable", "a.*"), viewer("Two", "b.c")
     done = samp("list")
     assert done.status == 0
@@ -125,7 +125,7 @@ def test_call(samp: Samp, viewer: Make) -> None:
 
 
 def test_call_shows_all(samp: Samp, viewer: Make) -> None:
-    """The keys beside status, result and error are shown, too."""
+    """Extra keys of a response are shown, too."""
     response = {"samp.status": "samp.ok", "samp.result": {"url": "file:///x"}, "x.more": "y"}
     viewer("One", "a.b", response=response)
     done = samp("call", "a.b")
@@ -136,7 +136,7 @@ def test_call_shows_all(samp: Samp, viewer: Make) -> None:
 
 
 def test_call_that_fails(samp: Samp, viewer: Make) -> None:
-    """Errors, and clients that are not subscribed."""
+    """Error responses are shown; clients that are not subscribed are an error."""
     viewer("Good", "a.b")
     error = {"samp.errortxt": "disk full", "samp.debugtxt": "stack"}
     viewer("Bad", "a.b", response={"samp.status": "samp.error", "samp.error": error})
@@ -161,19 +161,19 @@ def test_call_without_response(samp: Samp, viewer: Make) -> None:
     assert json.loads(done.out)["responses"] == [{"id": "c2", "name": "Silent", "status": None}]
 
 
-def test_hub_goes_during_a_call(hub: SAMPHubServer, viewer: Make, python_environment: dict[str, str]) -> None:
-    """The wait ends."""
+def test_hub_stops_during_a_call(hub: SAMPHubServer, viewer: Make, python_environment: dict[str, str]) -> None:
+    """If the hub stops, the wait for a response ends."""
     silent = viewer("Silent", "a.b", response=None)
     with Program(["-m", "pyvo.samp", "call", "a.b", "--timeout", "0"], python_environment) as program:
         silent.assert_received("a.b", within=20)
         hub.stop()
-        assert program.wait() in {1, 3}  # the hub sends the response in place of Silent (R23), or is gone before
+        assert program.wait() in {1, 3}  # the hub responds in place of Silent (R23), or stops before
         assert "Traceback" not in program.output
 
 
 @pytest.mark.parametrize("names", [["deaf", "good"], ["good", "deaf"]])
 def test_some_are_not_subscribed(samp: Samp, viewer: Make, names: list[str]) -> None:
-    """The other recipients get the message."""
+    """If some recipients are not subscribed, the others get the message."""
     good, _deaf = viewer("Good", "a.b"), viewer("Deaf", "x.y")
     to = [word for name in names for word in ("--to", name)]
     done = samp("notify", "a.b", *to)
@@ -193,7 +193,7 @@ def test_some_are_not_subscribed(samp: Samp, viewer: Make, names: list[str]) -> 
 
 
 def test_point(samp: Samp, viewer: Make) -> None:
-    """The message has degrees without an exponent; a negative declination is not parsed as an option."""
+    """Positions are sent in degrees without an exponent; a negative declination is not parsed as an option."""
     sky = viewer("Sky", "coord.pointAt.sky")
     assert samp("point", "05:34:31.94", "-05:23:28.1").status == 0
     assert samp("point", "0.00001", "-.5", "--to", "sky").status == 0
@@ -226,7 +226,7 @@ def test_snoop(hub: SAMPHubServer, start: Callable[..., Program], viewer: Make) 
 
 
 def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
-    """A pattern, JSON lines, and a count."""
+    """`samp snoop` with a pattern, JSON lines and a count."""
     program = start("snoop", "a.*", "--count", "2", "--json")
     with SAMPIntegratedClient("Sender") as sender:
         sender.enotify_all("a.b", key="caf\n")
@@ -242,8 +242,8 @@ def test_snoop_for_scripts(hub: SAMPHubServer, start: Callable[..., Program]) ->
     assert (messages[0]["kind"], messages[0]["msg-id"]) == ("notification", None)
 
 
-def test_name_after_the_hub_is_gone(hub: SAMPHubServer) -> None:
-    """The last message of a hub, that it shuts down, is shown, too."""
+def test_name_after_the_hub_has_stopped(hub: SAMPHubServer) -> None:
+    """A message can be shown after the hub has stopped, such as its shutdown event: the sender is shown by its id."""
     client = SAMPIntegratedClient("Reader")
     client.connect()
     hub.stop()
@@ -251,7 +251,7 @@ def test_name_after_the_hub_is_gone(hub: SAMPHubServer) -> None:
     client.disconnect()
 
 
-def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
+def test_hub_stops(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
     program = start("snoop")
     hub.stop()
     assert program.wait() == 3
@@ -259,7 +259,7 @@ def test_hub_goes(hub: SAMPHubServer, start: Callable[..., Program]) -> None:
 
 
 def test_ids_of_the_next_hub(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ids are new at the next hub, whose first message may come before the state "connected"."""
+    """Ids of the next hub are looked up again; its first message may arrive before the state "connected"."""
     names = iter(["Before", "After"])
 
     class Client:

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and modes of PO
 
 
 def end(program: Program) -> None:
-    """End a command by ^C."""
+    """End a command with ^C."""
     program.process.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert "Traceback" not in program.output
@@ -54,7 +54,7 @@ def session(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tmp_path: 
     program = start("snoop", "--record", path, "--files", "--color", "never")
 
     def load(message: object) -> dict[str, Any]:
-        program.wait_for("table.load.votable  call")  # a viewer takes its time, too: now the file is copied
+        program.wait_for("table.load.votable  call")  # the file has been copied now; real viewers need time, too
         return {}
 
     replies = {"image.*": ValueError("no such image"), "table.load.votable": load}
@@ -73,7 +73,7 @@ def session(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tmp_path: 
 
 
 def test_record(session: Path) -> None:
-    """Direct messages, responses, times, and the file, which its sender has removed since."""
+    """Messages to single clients, responses, times, and a file that its sender has removed are recorded."""
     read = read_recording(session)
     assert read.complete
     sent = [(e.kind, e.fields["message"]["samp.mtype"], e.fields["recipients"], e.fields["to-all"])
@@ -102,7 +102,7 @@ def test_record(session: Path) -> None:
 
 
 def test_replay_to_stand_ins(session: Path, samp: Samp, samp_hub: SAMPHubServer, samp_client: Make) -> None:
-    """Everything happens again, in the same order, also for those who only watch."""
+    """All messages are sent again, in the same order; other clients of the hub also receive broadcasts and traffic."""
     watcher = samp_client("Watcher", [TRAFFIC, "table.highlight.row"])  # c4; c1 was samp snoop
     done = samp("replay", session, "--speed", "20", "--color", "never")
     assert done.status == 0, done.err
@@ -123,7 +123,7 @@ def test_replay_to_stand_ins(session: Path, samp: Samp, samp_hub: SAMPHubServer,
 
 
 def test_replay_to_a_client(session: Path, samp: Samp, samp_client: Make) -> None:
-    """What the recorded client received goes to the real one; the file is there again."""
+    """The messages that the recorded client received are sent to the real client; its file is available again."""
     rows: list[int] = []
 
     def load(message: Any) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def test_replay_to_a_client(session: Path, samp: Samp, samp_client: Make) -> Non
 
 
 def test_replay_to_another_client(session: Path, samp: Samp, samp_client: Make) -> None:
-    """A client of a name that the recording lacks gets all messages; what it does not accept is said."""
+    """A client whose name is not in the recording gets all messages; errors name those that it does not accept."""
     other = samp_client("Other", ["table.*"])
     done = samp("replay", session, "--speed", "20", "--to", "other", "--color", "never")
     assert done.status == 0
@@ -161,7 +161,7 @@ def test_replay_to_another_client(session: Path, samp: Samp, samp_client: Make) 
     assert samp("replay", session, "--to", "nobody").status == 4
 
 
-def test_pace(tmp_path: Path, samp: Samp, samp_client: Make) -> None:
+def test_speed(tmp_path: Path, samp: Samp, samp_client: Make) -> None:
     """Two seconds of the recording take at least a second at twice the speed."""
     path = write(tmp_path, *(notification(seconds) for seconds in (0.0, 2.0)), {"t": 2.0, "kind": "end", "lines": 4})
     watcher = samp_client("Watcher", ["a.b"])
@@ -199,7 +199,7 @@ def test_no_secrets(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tm
     sender.bind_receive_notification("samp.msg.progress", lambda *_: None)
     viewer.enotify("Sender", "samp.msg.progress", msgid=call.msg_id, percent=50)
     sender.ecall_and_wait("Viewer", "client.env.get", 10, name="TOKEN")
-    # clients that send what they should not
+    # secrets in other places of messages
     remote = "https://me:pass-word@archive.example/x.fits?id=7&token=pass-word"
     sender.enotify("Viewer", "a.b", text=samp_hub.params["samp.secret"], list=[{"key": remote}])
     secrets |= {str(message.msg_id) for message in viewer.received if message.msg_id}
@@ -236,7 +236,7 @@ def test_no_secrets(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tm
         ("ftp://me:pw@archive.example/b.fits", "ftp://archive.example/b.fits"),
         ("vos://archive.example!vospace/b?token=1", "vos://archive.example!vospace/b?token=%28removed%29"),
         ("file:///home/me/a.fits", "file:///home/me/a.fits"),
-        ("a secret-key of mine", "a (removed) of mine"),  # one as short as "mine" may be anything
+        ("a secret-key of mine", "a (removed) of mine"),  # a secret as short as "mine" may be an ordinary word
     ],
 )
 def test_redactor(url: str, cleaned: str) -> None:
@@ -251,7 +251,7 @@ def test_redactor(url: str, cleaned: str) -> None:
     st.sampled_from(["/{}/a.vot", "/{}", "/a/{}/b/c.fits?x=1", "/a?k={}", "/a?token={}#x", "/a?u=http%3A%2F%2Fx%2F{}"]),
 )
 def test_no_token_survives(random: bytes, host: str, scheme: str, around: str, path: str) -> None:
-    """Tokens of this package, wherever they are in a URL, and whatever is around it."""
+    """Tokens of this package are removed, wherever they are in a URL, and whatever text surrounds the URL."""
     token = base64.urlsafe_b64encode(random).rstrip(b"=").decode()
     cleaned = Redactor().clean(f"{around} {scheme}://{host}{path.format(token)} {around}")
     assert token not in cleaned
@@ -309,7 +309,7 @@ RESPONSE = {"t": 0, "kind": "response", "call": 1, "response": {"samp.status": "
     ],
 )  # fmt: skip
 def test_broken(tmp_path: Path, samp: Samp, lines: list[object], number: int, text: str) -> None:
-    """The error names the line; nothing is sent, not even without a hub."""
+    """The error names the line of a broken recording; the recording is checked before the command connects."""
     path = write(tmp_path, *lines)
     done = samp("replay", path)
     assert (done.status, done.out) == (1, "")
@@ -340,8 +340,8 @@ def test_empty_or_missing(tmp_path: Path, samp: Samp) -> None:
     assert "No such file" in done.err
 
 
-def test_cut_off(session: Path, samp: Samp, samp_client: Make) -> None:
-    """A recorder that was killed: the error says where it ends, and --partial plays what is there."""
+def test_truncated_recording(session: Path, samp: Samp, samp_client: Make) -> None:
+    """For a recording that ends early, the error names its last line; --partial replays the complete lines."""
     cut = session.read_text().splitlines(keepends=True)[:-4]
     session.write_text("".join(cut) + '{"t": 9.9, "kind": "regi')
     done = samp("replay", session)
@@ -368,7 +368,7 @@ def test_killed_recorder(samp_hub: SAMPHubServer, samp_client: Make, start: Star
 
 
 def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """^C may come when an entry has just been written: the recording is complete nevertheless."""
+    """If ^C arrives when an entry has just been written, the recording is complete nevertheless."""
     path = tmp_path / "session.jsonl"
     now = dt.datetime.now().astimezone()
 
@@ -385,8 +385,8 @@ def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [entry.kind for entry in read_recording(path).entries] == ["register", "unregister", "end"]
 
 
-def test_what_cannot_be_replayed(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:
-    """Files that are not there, responses that are missing, clients that the recording lacks."""
+def test_entries_that_cannot_be_replayed(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:
+    """Missing files and unknown recipients are reported as problems; the other messages are sent."""
     message = {"samp.mtype": "a.b", "samp.params": {"url": "file:///there/is/no/file"}}
     path = write(
         tmp_path,
@@ -424,7 +424,7 @@ def test_options(tmp_path: Path, samp: Samp, samp_hub: SAMPHubServer) -> None:
 
 
 def test_pattern(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tmp_path: Path) -> None:
-    """Only these messages are recorded, with the clients and the responses to them."""
+    """With a pattern, only matching messages are recorded, with their responses and all clients."""
     path = tmp_path / "session.jsonl"
     samp_client("Viewer", ["*"])
     sender = samp_client("Sender", [])
@@ -439,11 +439,11 @@ def test_pattern(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tmp_p
 
 
 def test_hub_of_another_package(samp_hub: SAMPHubServer, samp_client: Make, start: Start, tmp_path: Path) -> None:
-    """It shows messages to all clients only; this is said, and the recording can be played."""
+    """Other hubs show only broadcasts to the recorder: the command says so, and the recording can be replayed."""
 
     class NoSubscribers(set[object]):
         def add(self, item: object) -> None:
-            """Forget it."""
+            """Ignore it."""
 
     broker = samp_hub._running.broker  # type: ignore[union-attr]
     broker._hub.metadata = {"samp.name": "Hub"}
@@ -464,11 +464,11 @@ def test_hub_of_another_package(samp_hub: SAMPHubServer, samp_client: Make, star
     assert (call["recipients"], call["to-all"], call["message"]["samp.params"]) == ([], True, {"n": "1"})
 
 
-# What the hub shows
+# Traffic messages of the hub
 
 
-def test_traffic_is_not_for_everyone(make_hub: Callable[..., SAMPHubServer]) -> None:
-    """A wildcard is not enough, and a web page does not get it."""
+def test_recipients_of_traffic(make_hub: Callable[..., SAMPHubServer]) -> None:
+    """Traffic is not sent to clients with a wildcard, nor to web pages."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=["*"])
     with (
         RecordingClient("exact", [TRAFFIC, "a.b"]) as exact,
@@ -494,15 +494,15 @@ def test_traffic_is_not_for_everyone(make_hub: Callable[..., SAMPHubServer]) -> 
 
 
 def test_the_hub_stops(samp_hub: SAMPHubServer, start: Start, tmp_path: Path) -> None:
-    """The recording is complete all the same."""
+    """If the hub stops, the recording is complete nevertheless."""
     program = start("snoop", "--record", tmp_path / "session.jsonl")
     samp_hub.stop()
     assert program.wait() == 3
     assert read_recording(tmp_path / "session.jsonl").entries[-1].kind == "end"
 
 
-def test_two_hubs(session: Path, samp: Samp) -> None:
-    """A recording is played at whatever hub is found."""
+def test_another_hub(session: Path, samp: Samp) -> None:
+    """A recording can be replayed with another hub."""
     with running_hub():
         done = samp("replay", session, "--speed", "50")
     assert done.err == "samp: 4 messages, 2 responses, 0 problems\n"

@@ -19,13 +19,13 @@ Connect = Callable[..., SAMPIntegratedClient]
 
 
 def record(client: SAMPIntegratedClient, result: dict[str, Any] | None = None) -> MessageRecorder:
-    """Make a handler that keeps what it is called with, and replies to calls."""
+    """Return a handler that records the messages that it receives, and replies to calls."""
     return MessageRecorder(client, {"*": result or {}})
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Make clients and connect them; options of `connect` are given as a dictionary ``how``."""
+    """Return a function that creates and connects a client; the dictionary ``how`` has options of `connect`."""
     clients = []
 
     def make(name: str | None = None, how: dict[str, Any] | None = None, **options: Any) -> SAMPIntegratedClient:
@@ -41,7 +41,7 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture(params=["standard", "web"])
 def way(request: pytest.FixtureRequest, make_hub: Callable[..., SAMPHubServer]) -> dict[str, Any]:
-    """How to connect to a hub, which is running: once by the Standard and once by the Web Profile."""
+    """Options of `connect` for a running hub: once with the Standard Profile and once with the Web Profile."""
     if request.param == "standard":
         return {"hub": make_hub()}
     consenting = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, web_profile_mtypes=["*"])
@@ -50,33 +50,33 @@ def way(request: pytest.FixtureRequest, make_hub: Callable[..., SAMPHubServer]) 
 
 @pytest.fixture
 def join(way: dict[str, Any], connect: Connect) -> Connect:
-    """Like `connect`, but by either profile."""
+    """Like `connect`, but once with each profile."""
     return lambda *args, how=None, **options: connect(*args, how={**way, **(how or {})}, **options)
 
 
 @pytest.fixture
 def monitored(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[HubMonitor]:
-    """Make the monitors of all clients ping at once; return the queue of monitors that have had a response."""
-    answered: queue.Queue[HubMonitor] = queue.Queue()
+    """Let the monitors of all clients ping immediately; return a queue of the monitors that got a response."""
+    responded: queue.Queue[HubMonitor] = queue.Queue()
     on_response = HubMonitor._on_response
 
     def note(monitor: HubMonitor, error: SAMPError | None) -> None:
         on_response(monitor, error)
-        answered.put(monitor)
+        responded.put(monitor)
 
     for name in ("FIRST_PING", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, 0.05)
     monkeypatch.setattr(HubMonitor, "_on_response", note)
-    return answered
+    return responded
 
 
-#: The same for a script: it defines an event that is set when a monitor has had a response.
+#: The same for a script: it defines an event that is set when a monitor got a response.
 MONITORED = """
 import threading
 from pyvo.samp.client import hub_monitor
 hub_monitor.FIRST_PING = hub_monitor.RETRY_DELAY = 0.05
-answered, on_response = threading.Event(), hub_monitor.HubMonitor._on_response
-hub_monitor.HubMonitor._on_response = lambda monitor, error: (on_response(monitor, error), answered.set())
+responded, on_response = threading.Event(), hub_monitor.HubMonitor._on_response
+hub_monitor.HubMonitor._on_response = lambda monitor, error: (on_response(monitor, error), responded.set())
 """
 
 
@@ -102,7 +102,7 @@ HubProcess = Callable[[], "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def script(python_environment: dict[str, str]) -> Iterator[Script]:
-    """Run Python code in processes of their own; what still runs after the test is killed."""
+    """Return a function that runs Python code in a process; processes that still run after the test are killed."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(code: str, *options: str) -> subprocess.Popen[bytes]:
@@ -126,7 +126,7 @@ def script(python_environment: dict[str, str]) -> Iterator[Script]:
 
 
 def first_line(process: subprocess.Popen[bytes]) -> str:
-    """What a process prints first; what it complains about if that is nothing."""
+    """Return the first line that a process prints; if there is none, fail with its standard error."""
     assert process.stdout is not None
     assert process.stderr is not None
     line = process.stdout.readline()
@@ -136,7 +136,7 @@ def first_line(process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture
 def hub_process(script: Script) -> HubProcess:
-    """Start hubs in processes of their own, to be killed; they end by themselves after a line of input."""
+    """Return a function that starts a hub in a process, to be killed; the process exits after a line of input."""
 
     def start() -> subprocess.Popen[bytes]:
         process = script(HUB)

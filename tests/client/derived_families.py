@@ -1,7 +1,8 @@
 """
-Two families of classes as programs derive them, for either profile, which do not call the ``__init__`` of their bases.
+Families of derived classes, for both profiles, that do not call the ``__init__`` of their base classes.
 
-They set what the base of `astropy.samp` has, and rely on it; `tests.interop.test_jsamp` uses them with JSAMP's hub.
+They set and use the attributes of the base classes in `astropy.samp`; `tests.interop.test_jsamp` uses them with
+JSAMP's hub.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class OwnInit(SAMPClient):
 
 
 class Standard(SAMPIntegratedClient):
-    """Makes its client when it connects."""
+    """A client that creates its `SAMPClient` when it connects."""
 
     kind: Any = OwnInit
 
@@ -52,7 +53,7 @@ class Standard(SAMPIntegratedClient):
 
 
 class WebProxy(SAMPHubProxy):
-    """A hub by the Web Profile, over connections of the standard library."""
+    """A connection to a hub with the Web Profile, over connections of the standard library."""
 
     @property
     def _samp_hub(self) -> Any:
@@ -78,16 +79,16 @@ class WebProxy(SAMPHubProxy):
 
 
 class PlainWebProxy(WebProxy):
-    """The same over the connections of the base."""
+    """The same over the connections of the base class."""
 
     def connect(self, url: str, pool_size: int = 20) -> None:
         SAMPHubProxy.connect(self, hub_params={"samp.hub.xmlrpc.url": url}, pool_size=pool_size)
 
 
 class WebOwnInit(OwnInit):
-    """A client of the Web Profile, which fetches what arrives."""
+    """A client of the Web Profile, which pulls its messages."""
 
-    #: Pauses between two pulls: a real one may do without.
+    #: Pause between two pulls in seconds; real clients may pull without a pause.
     pause = 0.02
 
     def __init__(self, hub: Any, name: str = "derived", receives: bool = True) -> None:
@@ -118,10 +119,10 @@ class WebOwnInit(OwnInit):
             raise SAMPClientError("there is no hub")
         if self._private_key is not None:
             raise SAMPClientError("the client is registered already")
-        answer = self.hub.register({"samp.name": self._metadata["samp.name"]})
-        self._public_id = answer["samp.self-id"]
-        self._private_key = answer["samp.private-key"]
-        self._hub_id = answer["samp.hub-id"]
+        registration = self.hub.register({"samp.name": self._metadata["samp.name"]})
+        self._public_id = registration["samp.self-id"]
+        self._private_key = registration["samp.private-key"]
+        self._hub_id = registration["samp.hub-id"]
         if self._callable:
             self._declare_subscriptions()
             self.hub.allow_reverse_callbacks(self._private_key, "1")
@@ -135,7 +136,7 @@ class WebOwnInit(OwnInit):
 
 
 class Web(SAMPIntegratedClient):
-    """Makes its client when it connects, by the Web Profile."""
+    """A client that creates its `SAMPClient` when it connects with the Web Profile."""
 
     proxy: Any = WebProxy
 
@@ -152,7 +153,7 @@ class Web(SAMPIntegratedClient):
 
 
 class PlainWeb(Web):
-    """The same over the connections of the base."""
+    """The same over the connections of the base class."""
 
     proxy = PlainWebProxy
 
@@ -160,44 +161,45 @@ class PlainWeb(Web):
 FAMILIES = (Standard, Web, PlainWeb)
 
 
-def check_that_it_works(derived: Any, plain: SAMPIntegratedClient) -> None:
-    """Send and receive in all ways, between a derived client and another, both connected."""
-    client, you = derived.client, derived.get_public_id()
-    assert plain.get_metadata(you)["samp.name"] == "derived"
+def check_messages(derived: Any, plain: SAMPIntegratedClient) -> None:
+    """Check all ways of sending and receiving between a derived client and a plain one, both connected."""
+    client, derived_id = derived.client, derived.get_public_id()
+    assert plain.get_metadata(derived_id)["samp.name"] == "derived"
     assert (derived.is_connected, client.is_running, client.is_registered) == (True, True, True)
     assert (client._is_running, client._is_registered) == (True, True)
     assert client._registered_event.is_set()
     assert (client._public_id, client._private_key) == (client.get_public_id(), client.get_private_key())
     assert client._hub_id in plain.get_registered_clients()
 
-    # What arrives
-    news: Any = threading.Condition()
+    # Receiving
+    changed: Any = threading.Condition()
     seen: list[Any] = []
 
     def note(*args: Any) -> None:
-        with news:
+        with changed:
             seen.append(args)
-            news.notify_all()
+            changed.notify_all()
 
     def wait_for(count: int) -> None:
-        with news:
-            assert news.wait_for(lambda: len(seen) >= count, 10), seen
+        with changed:
+            assert changed.wait_for(lambda: len(seen) >= count, 10), seen
 
     def double(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         derived.ereply(msg_id, "samp.ok", result={"n": 2 * int(params["n"])})
 
     derived.bind_receive_call("x-test.double", double)
     assert client._call_bindings["x-test.double"] == [double, {}]
-    assert plain.ecall_and_wait(you, "x-test.double", 10, n=21)["samp.result"] == {"n": "42"}
-    assert plain.ecall_and_wait(you, "samp.app.ping", 10)["samp.status"] == "samp.ok"
-    assert plain.ecall_and_wait(you, "client.env.get", 10, name="SAMP_TEST")["samp.result"] == {"value": "a value"}
+    assert plain.ecall_and_wait(derived_id, "x-test.double", 10, n=21)["samp.result"] == {"n": "42"}
+    assert plain.ecall_and_wait(derived_id, "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    response = plain.ecall_and_wait(derived_id, "client.env.get", 10, name="SAMP_TEST")
+    assert response["samp.result"] == {"value": "a value"}
     derived.bind_receive_notification("x-test.note", note)
     assert client._notification_bindings["x-test.note"] == [note, {}]
-    plain.enotify(you, "x-test.note", n=1)
+    plain.enotify(derived_id, "x-test.note", n=1)
     wait_for(1)
     assert seen[0][3:5] == ("x-test.note", {"n": "1"})
 
-    # What is sent, and its answer
+    # Sending, and responses
     plain.bind_receive_call("x-test.echo", lambda key, sender, mtype, params, extra: params)
     assert derived.ecall_and_wait("plain", "x-test.echo", 10, n=3)["samp.result"] == {"n": "3"}
     derived.bind_receive_response("tag", note)
@@ -208,11 +210,11 @@ def check_that_it_works(derived: Any, plain: SAMPIntegratedClient) -> None:
         assert seen[-1][2:] == ("tag", {"samp.status": "samp.ok", "samp.result": {"n": str(count)}})
 
 
-def check_that_it_goes(derived: Any, plain: SAMPIntegratedClient) -> None:
-    """Disconnect a derived client; what it set means what it says."""
-    client, you, thread = derived.client, derived.get_public_id(), derived.client._thread
+def check_disconnect(derived: Any, plain: SAMPIntegratedClient) -> None:
+    """Disconnect a derived client, and check that the attributes it set have the right values."""
+    client, derived_id, thread = derived.client, derived.get_public_id(), derived.client._thread
     derived.disconnect()
-    assert you not in plain.get_registered_clients()
+    assert derived_id not in plain.get_registered_clients()
     assert (derived.is_connected, client.is_running, client.is_registered) == (False, False, False)
     assert (client._is_running, client._is_registered) == (False, False)
     assert (client._public_id, client._private_key, client._hub_id) == (None, None, None)

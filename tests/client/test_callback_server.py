@@ -27,7 +27,7 @@ def url_of(client: SAMPIntegratedClient) -> str:
 
 
 def post(client: SAMPIntegratedClient, body: bytes, path: str = "/", **headers: str) -> tuple[int, bytes]:
-    """POST as a stranger would."""
+    """Send a POST request with an ordinary HTTP client."""
     connection = http.client.HTTPConnection(urlsplit(url_of(client)).netloc, timeout=5)
     try:
         connection.request("POST", path, body, {"Content-Type": "text/xml", **headers})
@@ -47,7 +47,7 @@ MESSAGE = {"samp.mtype": "test.x", "samp.params": {}}
 
 
 def test_the_right_key(bob: SAMPIntegratedClient) -> None:
-    """R32: with the client's key its operations answer something valid, and the handler runs."""
+    """R32: with the client's key the operations return a valid response, and the handler runs."""
     note = record(bob)
     bob.bind_receive_notification("test.x", note)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
@@ -59,7 +59,7 @@ def test_the_right_key(bob: SAMPIntegratedClient) -> None:
 
 @pytest.mark.parametrize("key", ["", "wrong", "\N{GREEK SMALL LETTER ALPHA}", "x" * 100_000])
 def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
-    """R32, R38: any other key is a fault, whose text does not contain the right one."""
+    """R32, R38: the response to any other key is a fault, whose text does not contain the right key."""
     note = record(bob)
     bob.bind_receive_message("test.x", note)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
@@ -74,8 +74,8 @@ def test_a_wrong_key(bob: SAMPIntegratedClient, key: str) -> None:
     note.assert_not_received("*")
 
 
-def test_dead_key(bob: SAMPIntegratedClient) -> None:
-    """R9: a key of an earlier registration is dead."""
+def test_an_earlier_key(bob: SAMPIntegratedClient) -> None:
+    """R9: the key of an earlier registration is invalid."""
     old = bob.get_private_key()
     bob.disconnect()
     bob.connect()
@@ -83,8 +83,8 @@ def test_dead_key(bob: SAMPIntegratedClient) -> None:
         proxy.samp.client.receiveNotification(old, "c9", MESSAGE)
 
 
-def test_browsers(bob: SAMPIntegratedClient) -> None:
-    """R38: a request from a web page is refused, and so is one for a foreign host; others pass."""
+def test_requests_of_browsers(bob: SAMPIntegratedClient) -> None:
+    """R38: a request from a web page or for a foreign host is rejected; other requests are accepted."""
     body = notification(bob)
     assert post(bob, body)[0] == 200
     assert post(bob, body, Origin="http://example.org")[0] == 403
@@ -119,19 +119,19 @@ def test_wrong_parameters(bob: SAMPIntegratedClient, params: tuple[Any, ...]) ->
     given = tuple(bob.get_private_key() if value == "key" else value for value in params)
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy, pytest.raises(xmlrpc.client.Fault):
         proxy.samp.client.receiveNotification(*given)
-    alive(bob)
+    check_alive(bob)
     assert all(received.mtype.startswith("samp.") for received in note.received)
 
 
-def alive(bob: SAMPIntegratedClient) -> None:
-    """The client still answers."""
+def check_alive(bob: SAMPIntegratedClient) -> None:
+    """Check that the client still responds."""
     with xmlrpc.client.ServerProxy(url_of(bob)) as proxy:
         assert proxy.samp.client.receiveNotification(bob.get_private_key(), "c9", {"samp.mtype": "samp.x"}) == ""
 
 
 @pytest.mark.parametrize("method", ["system.listMethods", "samp.hub.ping", "__class__", "samp.client.receive"])
 def test_other_methods(bob: SAMPIntegratedClient, method: str) -> None:
-    """R38: nothing else is offered, introspection least of all."""
+    """R38: there are no other methods, in particular no introspection."""
     status, body = post(bob, xmlrpc.client.dumps((), method).encode())
     assert status == 200
     with pytest.raises(xmlrpc.client.Fault):
@@ -139,20 +139,20 @@ def test_other_methods(bob: SAMPIntegratedClient, method: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\0" * 99])
-def test_rubbish(bob: SAMPIntegratedClient, data: bytes) -> None:
-    """What is not XML-RPC is refused, and the service goes on."""
+def test_invalid_requests(bob: SAMPIntegratedClient, data: bytes) -> None:
+    """A request that is not XML-RPC is rejected, and later requests are processed."""
     with socket.create_connection(("127.0.0.1", urlsplit(url_of(bob)).port or 0), timeout=5) as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-        answer = b""
+        response = b""
         while part := sock.recv(1000):
-            answer += part
-    assert not answer or answer.startswith(b"HTTP/1.1 4")
-    alive(bob)
+            response += part
+    assert not response or response.startswith(b"HTTP/1.1 4")
+    check_alive(bob)
 
 
 def test_entities(bob: SAMPIntegratedClient) -> None:
-    """R38: a document type is refused, so that nothing is read or grown by one."""
+    """R38: a document type is rejected, so that its entities can neither read files nor use memory."""
     bomb = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "' + b"b" * 1000 + b'">]>'
     status, body = post(bob, bomb + notification(bob).split(b"?>", 1)[-1])
     assert status == 200
@@ -161,7 +161,7 @@ def test_entities(bob: SAMPIntegratedClient) -> None:
 
 
 def test_a_hundred_idle_connections(bob: SAMPIntegratedClient, connect: Connect) -> None:
-    """Idle connections to the callback port, silent or in the middle of a request, stop nothing."""
+    """Idle connections to the callback port, silent or in the middle of a request, do not block the client."""
     alice = connect("Alice")
     address = ("127.0.0.1", urlsplit(url_of(bob)).port or 0)
     idle = [socket.create_connection(address, timeout=5) for _ in range(100)]

@@ -1,4 +1,4 @@
-"""`SAMPClient` with a connection of its own, as programs use it that want to override how it receives."""
+"""`SAMPClient` with its own connection, for programs that override how it receives."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .conftest import Connect
 
 @pytest.fixture
 def proxy(hub: SAMPHubServer) -> Iterator[SAMPHubProxy]:
-    """A connection."""
+    """A connection to the hub."""
     proxy = SAMPHubProxy()
     proxy.connect()
     yield proxy
     proxy.disconnect()
 
 
-def test_life(proxy: SAMPHubProxy, connect: Connect) -> None:
-    """Started, registered, unregistered, stopped, and all that again."""
+def test_start_register_unregister_and_stop(proxy: SAMPHubProxy, connect: Connect) -> None:
+    """A client can be started, registered, unregistered and stopped repeatedly."""
     client = SAMPClient(proxy, name="Plain")
     alice = connect("Alice")
     assert (client.is_running, client.is_registered) == (False, False)
@@ -51,7 +51,7 @@ def test_life(proxy: SAMPHubProxy, connect: Connect) -> None:
 
 
 def test_stop_unregisters(proxy: SAMPHubProxy, connect: Connect) -> None:
-    """A client that is stopped is gone."""
+    """`stop` unregisters the client."""
     client = SAMPClient(proxy, name="Plain")
     alice = connect("Alice")
     client.register()
@@ -60,8 +60,8 @@ def test_stop_unregisters(proxy: SAMPHubProxy, connect: Connect) -> None:
     assert alice.get_registered_clients() == ["hub"]
 
 
-def test_without_a_hub(proxy: SAMPHubProxy) -> None:
-    """What needs a registration says so."""
+def test_not_registered(proxy: SAMPHubProxy) -> None:
+    """Methods that need a registration or a connection raise an error that says so."""
     client = SAMPClient(proxy, name="Plain")
     for use in (client.declare_metadata, client.declare_subscriptions):
         with pytest.raises(SAMPClientError, match=r"register\(\)"):
@@ -71,8 +71,8 @@ def test_without_a_hub(proxy: SAMPHubProxy) -> None:
         client.register()
 
 
-def test_the_hub_goes(hub: SAMPHubServer, proxy: SAMPHubProxy) -> None:
-    """The client knows when its hub is gone."""
+def test_the_hub_stops(hub: SAMPHubServer, proxy: SAMPHubProxy) -> None:
+    """If the hub stops, the client is no longer registered, and `on_disconnected` is called."""
     client = SAMPClient(proxy, name="Plain")
     client.register()
     gone = threading.Event()
@@ -87,7 +87,7 @@ def test_the_hub_goes(hub: SAMPHubServer, proxy: SAMPHubProxy) -> None:
 
 
 class Overriding(SAMPClient):
-    """Receives by overriding instead of binding."""
+    """A client that overrides its receiving methods and binds no handlers."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -108,7 +108,7 @@ class Overriding(SAMPClient):
 
 
 def test_overriding(proxy: SAMPHubProxy, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """The methods that receive may be overridden; what they raise is logged."""
+    """The receiving methods may be overridden; their exceptions are logged."""
     client = Overriding(proxy, name="Plain")
     client.register()
     client.declare_subscriptions({"test.*": {}})
@@ -130,7 +130,7 @@ def test_overriding(proxy: SAMPHubProxy, connect: Connect, caplog: pytest.LogCap
 
 
 def test_many_threads_bind(proxy: SAMPHubProxy) -> None:
-    """What several threads bind at once is all there, and declared."""
+    """Handlers that several threads bind at the same time are all bound and declared."""
     client = SAMPClient(proxy, name="Plain")
     client.register()
     threads = [

@@ -1,4 +1,4 @@
-"""How a client comes and goes, and what it declares."""
+"""How a client connects and disconnects, and what it declares."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ MakeHub = Callable[..., SAMPHubServer]
 
 
 def test_no_hub() -> None:
-    """R33: without a hub, an error within a second that says what to do."""
+    """R33: without a hub, `connect` raises within a second an error that says what to do."""
     client = SAMPIntegratedClient(name="Alice")
-    begin = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"lockfile.*(Start|run)"):
         client.connect()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - start < 1
     assert not client.is_connected
     client.disconnect()
 
 
-def test_dead_lockfile(isolated: Path, hub_process: HubProcess) -> None:
-    """R35: the lockfile of a hub that was killed leads to the same error."""
+def test_stale_lockfile(isolated: Path, hub_process: HubProcess) -> None:
+    """R35: the lockfile of a hub that was killed causes the same error."""
     hub_process().kill()
     client = SAMPIntegratedClient(name="Alice")
-    begin = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(SAMPHubError, match="No SAMP hub is running"):
         client.connect()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - start < 1
 
 
 def test_port_of_another_server(hub: SAMPHubServer, connect: Connect, isolated: Path) -> None:
-    """R35: a stale lockfile may lead to a port that another program has come to use, such as a SAMP client."""
+    """R35: a stale lockfile may name a port that another program, such as a SAMP client, now uses."""
     bob = connect("Bob")
     port = bob.client._cleanup.receiver._server.port
     for connecting in (SAMPIntegratedClient().connect, SAMPHubProxy().connect):
@@ -70,7 +70,7 @@ def test_port_of_another_server(hub: SAMPHubServer, connect: Connect, isolated: 
 
 
 def test_connect_and_disconnect_again(hub: SAMPHubServer, connect: Connect) -> None:
-    """Both may be repeated; each registration has a new id and key (R6)."""
+    """`connect` and `disconnect` may be repeated; each registration has a new id and key (R6)."""
     alice = connect("Alice")
     first = alice.get_public_id()
     alice.connect()
@@ -86,7 +86,7 @@ def test_connect_and_disconnect_again(hub: SAMPHubServer, connect: Connect) -> N
 
 
 def test_never_connected() -> None:
-    """A client that is not connected says so, and what to do."""
+    """A client that is not connected raises an error that says what to do."""
     client = SAMPIntegratedClient(name="Alice")
     client.disconnect()
     for use in (client.ping, client.get_registered_clients, lambda: client.enotify_all("test.x")):
@@ -97,7 +97,7 @@ def test_never_connected() -> None:
 
 
 def test_context_manager(hub: SAMPHubServer) -> None:
-    """``with`` connects if need be, and disconnects."""
+    """``with`` connects the client if it is not connected, and disconnects it at the end."""
     with SAMPIntegratedClient(name="Alice") as alice:
         assert alice.is_connected
     assert not alice.is_connected
@@ -110,7 +110,7 @@ def test_context_manager(hub: SAMPHubServer) -> None:
 
 
 def test_which_hub(make_hub: MakeHub, connect: Connect, tmp_path: Path) -> None:
-    """A hub of this process, or its parameters, may be named; a connected client does not change hubs in passing."""
+    """`connect` accepts a hub of this process or parameters of a hub. A connected client does not change its hub."""
     one, two = make_hub(lockfile=str(tmp_path / "one")), make_hub(lockfile=str(tmp_path / "two"))
     alice = connect("Alice", how={"hub": one})
     bob = connect("Bob", how={"hub_params": two.params})
@@ -126,7 +126,7 @@ def test_which_hub(make_hub: MakeHub, connect: Connect, tmp_path: Path) -> None:
 
 
 def test_bound_before_connecting(hub: SAMPHubServer, connect: Connect) -> None:
-    """What is bound before `connect`, with annotations, is declared at once; metadata are not modified."""
+    """Handlers and annotations that are bound before `connect` are declared; the metadata are not modified."""
     metadata = {"author.name": "A. Uthor", "deep": {"list": [1, 2]}}
     copy = {"author.name": "A. Uthor", "deep": {"list": [1, 2]}}
     bob = SAMPIntegratedClient(name="Bob", description="waits", metadata=metadata)
@@ -155,7 +155,7 @@ def test_bound_before_connecting(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_default_subscriptions(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """R28, R29: a client replies to pings, but gives no environment variables unless the program binds that."""
+    """R28, R29: a client replies to pings, but to ``client.env.get`` only if the program binds its handler."""
     alice, bob = pair
     subscriptions = alice.get_subscriptions("bob")
     assert "samp.app.ping" in subscriptions
@@ -171,7 +171,7 @@ def test_default_subscriptions(pair: tuple[SAMPIntegratedClient, SAMPIntegratedC
 
 
 def test_declarations(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """R11, R12: what is declared later adds to what was declared before; unbinding takes subscriptions back."""
+    """R11, R12: later declarations add to earlier ones; unbinding a handler removes its subscription."""
     alice, bob = pair
     bob.declare_metadata({"author.name": "B"})
     assert alice.get_metadata("bob") == {"samp.name": "Bob", "author.name": "B"}
@@ -194,7 +194,7 @@ def test_declarations(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -
 
 
 def test_not_callable(hub: SAMPHubServer, connect: Connect) -> None:
-    """R13: a client that is not callable can send and wait, but binds nothing."""
+    """R13: a client that is not callable can send and wait, but not bind handlers."""
     bob = connect("Bob")
     alice = connect("Alice", callable=False)
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
@@ -211,7 +211,7 @@ def test_nothing_to_declare(hub: SAMPHubServer) -> None:
 
 
 def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
-    """A port that is taken is an error of the client's, and leaves nothing behind, at the hub neither."""
+    """If the client's port is in use, `connect` raises an error, and no client stays registered with the hub."""
     alice = connect("Alice")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         client = SAMPIntegratedClient(port=taken.getsockname()[1])
@@ -221,8 +221,8 @@ def test_address_in_use(hub: SAMPHubServer, connect: Connect) -> None:
     assert other_ids(alice) == []
 
 
-def test_bad_metadata(hub: SAMPHubServer, connect: Connect) -> None:
-    """Metadata that are not SAMP values are an error before anything is sent, and the client is not registered."""
+def test_invalid_metadata(hub: SAMPHubServer, connect: Connect) -> None:
+    """Metadata that are not SAMP values cause an error before anything is sent; the client is not registered."""
     alice = connect("Alice")
     client = SAMPIntegratedClient(metadata={"x": None})
     with pytest.raises(SAMPTypeError, match="x is None"):
@@ -232,28 +232,28 @@ def test_bad_metadata(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bool) -> None:
-    """A handler that another thread binds when the declarations are written, or even about to be sent."""
+def test_binding_during_connect(hub: SAMPHubServer, connect: Connect, early: bool) -> None:
+    """A handler that another thread binds after the registration, or while the client declares, is subscribed."""
     alice = connect("Alice")
     client = SAMPIntegratedClient(name="Bob")
-    register_as, announcement = client.hub.register_with_metadata, CallbackServer.declaration
+    original_register, original_declaration = client.hub.register_with_metadata, CallbackServer.declaration
     binding = threading.Thread(target=client.bind_receive_call, args=("test.x", record(client)))
 
     def register_and_bind(*args: Any) -> Any:
-        answer = register_as(*args)
+        registration = original_register(*args)
         binding.start()
         binding.join()
-        return answer
+        return registration
 
-    def bind_and_announce(server: CallbackServer, key: str) -> Any:
-        binding.start()  # it has to wait until the hub knows where the client is
-        return announcement(server, key)
+    def bind_and_declare(server: CallbackServer, key: str) -> Any:
+        binding.start()  # it waits until the hub knows the address of the client
+        return original_declaration(server, key)
 
     with pytest.MonkeyPatch.context() as patch:
         if early:
             patch.setattr(client.hub, "register_with_metadata", register_and_bind)
         else:
-            patch.setattr(CallbackServer, "declaration", bind_and_announce)
+            patch.setattr(CallbackServer, "declaration", bind_and_declare)
         client.connect()
     try:
         binding.join()
@@ -263,7 +263,7 @@ def test_bound_while_it_connects(hub: SAMPHubServer, connect: Connect, early: bo
 
 
 def test_all_addresses(hub: SAMPHubServer, connect: Connect) -> None:
-    """R37: a client that listens on all addresses is called at the one that the hub can reach."""
+    """R37: if a client listens on all addresses, the hub gets one that it can reach."""
     bob = connect("Bob", addr="0.0.0.0")
     alice = connect("Alice")
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"

@@ -1,4 +1,4 @@
-"""The state of a connection, and of a session: which changes there are, and what makes them."""
+"""The state of a connection and of a session: the valid changes, and their causes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_changes(old: ConnectionState, new: ConnectionState) -> None:
 
 
 def test_a_loss_counts_once() -> None:
-    """Of several threads that find the loss one changes the state."""
+    """If several threads notice the loss, only one of them changes the state."""
     status = ConnectionStatus()
     status.enter(ConnectionState.CONNECTING)
     start, changed = threading.Barrier(8), []
@@ -76,7 +76,7 @@ def test_connection(hub: SAMPHubServer) -> None:
 
 
 def test_no_hub_at_the_first_call(hub: SAMPHubServer) -> None:
-    """A connection that was never verified ends with the text that no hub is running."""
+    """If the first call on an unverified connection fails, the error says that no hub responds."""
     proxy = SAMPHubProxy()
     proxy.connect_unverified(hub_params={**hub.params, "samp.hub.xmlrpc.url": "http://127.0.0.1:9/"})
     with pytest.raises(SAMPHubError, match="No SAMP hub responds at"):
@@ -85,7 +85,7 @@ def test_no_hub_at_the_first_call(hub: SAMPHubServer) -> None:
 
 
 def test_a_derived_class_sets_connected() -> None:
-    """Upstream's derived classes set ``_connected``."""
+    """Classes derived from those of upstream set ``_connected``, which changes the state."""
     proxy = SAMPHubProxy()
     proxy._connected = True
     assert proxy.is_connected
@@ -96,7 +96,7 @@ def test_a_derived_class_sets_connected() -> None:
 
 
 def test_session(hub: SAMPHubServer, connect: Connect) -> None:
-    """`connect` and `disconnect` of a client."""
+    """`connect` and `disconnect` of a client change the state of its session."""
     client = connect("Alice")
     assert client._status.state is ConnectionState.CONNECTED
     client.disconnect()
@@ -106,7 +106,7 @@ def test_session(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_a_client_that_the_hub_disconnects(hub: SAMPHubServer, connect: Connect) -> None:
-    """R26: it is CLOSED, and does not reconnect."""
+    """R26: a client that the hub disconnects is CLOSED, and does not reconnect."""
     seen, on_state = states()
     client = connect("Alice", how={"reconnect": True, "on_state": on_state})
     message = {"samp.mtype": "samp.hub.disconnect", "samp.params": {"reason": "a test"}}
@@ -126,7 +126,7 @@ def test_failed_attempts_to_reconnect(
 ) -> None:
     """Between attempts, calls raise the error of the hub that was lost."""
     monkeypatch.setattr(session, "RECONNECT_INTERVAL", 0.02)
-    attempts, is_over = threading.Semaphore(0), threading.Event()
+    attempts, may_register = threading.Semaphore(0), threading.Event()
     register = SAMPIntegratedClient._register
 
     def count(client: SAMPIntegratedClient) -> None:
@@ -136,7 +136,7 @@ def test_failed_attempts_to_reconnect(
             attempts.release()
 
     def reject(client: SAMPClient, **_options: object) -> None:
-        if not is_over.is_set():
+        if not may_register.is_set():
             raise SAMPProxyError(1, "not today")
         register_client(client)
 
@@ -153,7 +153,7 @@ def test_failed_attempts_to_reconnect(
         assert attempts.acquire(timeout=10)
         with client._lock, pytest.raises(SAMPHubError, match="has shut down"):  # no attempt is in progress
             client.ping()
-    is_over.set()
+    may_register.set()
     if cause == "no hub":
         hub.start()
     assert seen.get(timeout=10) == "connected"

@@ -1,4 +1,4 @@
-"""Classes that programs derive, and what is kept for them: `pyvo.samp.client.derived_classes`."""
+"""Derived classes of programs, and what the package does for them: `pyvo.samp.client.derived_classes`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .derived_families import (
     Web,
     WebOwnInit,
     WebProxy,
-    check_that_it_goes,
-    check_that_it_works,
+    check_disconnect,
+    check_messages,
 )
 
 Family = Callable[..., Any]
@@ -37,7 +37,7 @@ def family_hub(make_hub: Callable[..., SAMPHubServer], monkeypatch: pytest.Monke
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest, family_hub: SAMPHubServer) -> Any:
-    """Make derived clients, which are disconnected after the test; ``connect`` connects one."""
+    """A family of derived classes; ``connect`` connects a client, which is disconnected after the test."""
     made: list[Any] = []
 
     def connect_to(client: Any) -> Any:
@@ -57,8 +57,8 @@ def family(request: pytest.FixtureRequest, family_hub: SAMPHubServer) -> Any:
         client.disconnect()
 
 
-def test_before_they_connect(family: Any) -> None:
-    """They are not connected, running or registered, and may be disconnected."""
+def test_before_connect(family: Any) -> None:
+    """Derived clients are not connected, running or registered at first, and may be disconnected."""
     derived = family.kind()
     assert (derived.is_connected, derived.hub.is_connected) == (False, False)
     derived.disconnect()
@@ -73,8 +73,8 @@ def test_before_they_connect(family: Any) -> None:
 
 
 @pytest.mark.parametrize("base", [SAMPClient, SAMPIntegratedClient, SAMPHubProxy])
-def test_that_set_nothing(base: type) -> None:
-    """An ``__init__`` that sets nothing at all leaves an object that answers what it is asked."""
+def test_init_that_sets_nothing(base: type) -> None:
+    """An object whose ``__init__`` sets nothing can be used until it needs a connection."""
     made: Any = type("Nothing", (base,), {"__init__": lambda self: None})()
     for name in ("is_connected", "is_running", "is_registered"):
         if hasattr(base, name):
@@ -88,16 +88,16 @@ def test_that_set_nothing(base: type) -> None:
 
 
 def test_send_and_receive(family: Any, connect: Connect) -> None:
-    """All ways of sending and receiving, twice: they connect again."""
+    """All ways of sending and receiving work, also after the client has connected again."""
     plain, derived = connect("plain"), family.kind()
     for _ in range(2):
         family.connect(derived)
-        check_that_it_works(derived, plain)
-        check_that_it_goes(derived, plain)
+        check_messages(derived, plain)
+        check_disconnect(derived, plain)
 
 
 def test_not_callable(family: Any, connect: Connect) -> None:
-    """One that receives nothing sends, and waits for answers."""
+    """A derived client that is not callable can send and wait for responses."""
     plain = connect("plain")
     plain.bind_receive_call("x-test.echo", lambda key, sender, mtype, params, extra: params)
     derived = family.connect(family.kind(receives=False))
@@ -106,7 +106,7 @@ def test_not_callable(family: Any, connect: Connect) -> None:
 
 
 def test_tables(family: Any, connect: Connect) -> None:
-    """What the package adds works with them, too: tables go both ways, and the list of clients is kept."""
+    """Derived clients can send and receive tables, and have a list of clients."""
     plain, derived = connect("plain"), family.connect(family.kind())
     table = Table({"a": [1, 2]})
     for sender, receiver, name in ((derived, plain, "plain"), (plain, derived, "derived")):
@@ -121,10 +121,10 @@ def test_tables(family: Any, connect: Connect) -> None:
         assert list(got[0]["a"]) == [1, 2]
 
 
-def test_hub_gone(family: Any, family_hub: SAMPHubServer, connect: Connect) -> None:
+def test_the_hub_stops(family: Any, family_hub: SAMPHubServer, connect: Connect) -> None:
     """The loss of a hub that shuts down is found, even if the derived class pulls its last message."""
     derived = family.connect(family.kind())
-    connect("plain").ecall_and_wait("derived", "samp.app.ping", 10)  # it has started to fetch
+    connect("plain").ecall_and_wait("derived", "samp.app.ping", 10)  # it has started to pull
     gone = threading.Event()
     derived.client.on_disconnected = lambda reason: gone.set()
     family_hub.stop()
@@ -137,15 +137,15 @@ def test_hub_gone(family: Any, family_hub: SAMPHubServer, connect: Connect) -> N
     derived.disconnect()
 
 
-def test_state_that_is_set(hub: SAMPHubServer) -> None:
-    """What a derived class sets counts, until the base knows better."""
+def test_state_that_a_derived_class_sets(hub: SAMPHubServer) -> None:
+    """The state that a derived class sets is used until the base class changes it."""
     proxy = SAMPHubProxy()
     proxy.connect()
     client = OwnInit(proxy)
     client.register()
     key = client._private_key
     assert (client.is_running, client.is_registered, key) == (True, True, client.get_private_key())
-    client._is_registered = False  # as an `unregister` of its own does before it uses the key
+    client._is_registered = False  # its own `unregister` does this before it uses the key
     assert (client.is_registered, client._private_key) == (False, key)
     client._is_registered = True
     assert client.is_registered
@@ -160,8 +160,8 @@ def test_state_that_is_set(hub: SAMPHubServer) -> None:
     proxy.disconnect()
 
 
-def test_tables_of_handlers() -> None:
-    """The tables show what is bound, and bind what is put into them."""
+def test_handler_tables() -> None:
+    """The tables of handlers show the bound handlers, and setting an item binds a handler."""
     client = OwnInit(SAMPHubProxy())
     six: Any = lambda a, b, c, d, e, f: None  # noqa: E731
     client.bind_receive_message("a.b", six, metadata={"x": 1})
@@ -184,14 +184,14 @@ def test_tables_of_handlers() -> None:
         client.unbind_receive_response("tag")
 
 
-def test_own_ways_of_the_standard_profile(hub: SAMPHubServer, connect: Connect) -> None:
-    """A class may register by the operations of the proxy, and start by itself."""
+def test_own_registration(hub: SAMPHubServer, connect: Connect) -> None:
+    """A class may register with the operations of the proxy."""
 
     class Own(OwnInit):
         def register(self) -> None:
-            answer = self.hub.register(self.hub.lockfile["samp.secret"])
-            self._public_id, self._private_key = answer["samp.self-id"], answer["samp.private-key"]
-            self._hub_id = answer["samp.hub-id"]
+            registration = self.hub.register(self.hub.lockfile["samp.secret"])
+            self._public_id, self._private_key = registration["samp.self-id"], registration["samp.private-key"]
+            self._hub_id = registration["samp.hub-id"]
             self._set_xmlrpc_callback()
             self._declare_subscriptions({"x-test.more": {}})
             self.declare_metadata()
@@ -209,8 +209,8 @@ def test_own_ways_of_the_standard_profile(hub: SAMPHubServer, connect: Connect) 
         derived.disconnect()
 
 
-def test_with_the_connect_of_the_base(hub: SAMPHubServer, connect: Connect) -> None:
-    """A class that replaces only some: its client, its proxy, the method `register`."""
+def test_connect_of_the_base_class(hub: SAMPHubServer, connect: Connect) -> None:
+    """A class may replace only its client, its proxy or the method `register`."""
 
     class Proxy(SAMPHubProxy):
         pass
@@ -256,7 +256,7 @@ def test_with_the_connect_of_the_base(hub: SAMPHubServer, connect: Connect) -> N
     assert Client.registered == 2
 
 
-def test_loop_that_never_registers(family_hub: SAMPHubServer) -> None:
+def test_a_loop_that_waits_for_registration(family_hub: SAMPHubServer) -> None:
     """A loop that waits for a registration ends when the client is stopped; it may be started again."""
     proxy = WebProxy()
     proxy.connect(f"http://127.0.0.1:{family_hub._web_port}/")
@@ -272,8 +272,8 @@ def test_loop_that_never_registers(family_hub: SAMPHubServer) -> None:
     proxy.disconnect()
 
 
-def test_forgotten(hub: SAMPHubServer, connect: Connect) -> None:
-    """A derived client that its program forgets leaves the hub."""
+def test_garbage_collection(hub: SAMPHubServer, connect: Connect) -> None:
+    """A derived client that the program no longer references unregisters."""
     plain, derived = connect("plain"), Standard()
     derived.connect()
     left = threading.Event()

@@ -1,4 +1,4 @@
-"""Tables of handlers, and texts for the senders of calls, without a hub."""
+"""Tables of handlers, and error texts for the senders of calls, without a hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def five(key: Any, sender: Any, mtype: Any, params: Any, extra: Any) -> Any:
 
 
 def test_subscriptions() -> None:
-    """R12: what is bound for calls and for notifications is subscribed to, with the annotations of both."""
+    """R12: binding a handler for calls or notifications subscribes to the MType, with the annotations of both."""
     handlers = HandlerTable()
     handlers.bind_call("a.b", six, {"x": 1})
     handlers.bind_notification("a.b", six, {"y": [2]})
@@ -39,13 +39,13 @@ def test_subscriptions() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", "a.*.b", "a*", "*.a", "a..b", ".", "a b"])
-def test_bad_patterns(pattern: str) -> None:
-    """R12: what cannot be subscribed to cannot be bound."""
+def test_invalid_patterns(pattern: str) -> None:
+    """R12: a pattern that is not valid in a subscription cannot be bound."""
     with pytest.raises(SAMPValueError):
         HandlerTable().bind_call(pattern, six)
 
 
-def test_responses() -> None:
+def test_tags() -> None:
     """R20: any string is a tag."""
     handlers = HandlerTable()
     for tag in ("", "a b", "*"):
@@ -59,7 +59,7 @@ def test_responses() -> None:
 
 
 def test_parts_of_a_message() -> None:
-    """The handler gets MType, parameters and the keys beside them; the message is left as it is."""
+    """The handler gets MType, parameters and the extra keys; the message is not modified."""
     message = {"samp.mtype": "a.b", "samp.params": {"n": "1"}, "my.key": "v"}
     copy = dict(message)
     with_id, without_id = (Binding.from_function(function, None) for function in (six, five))
@@ -75,7 +75,7 @@ def test_functions_without_a_signature() -> None:
 
 
 def test_results() -> None:
-    """What a handler returns becomes a map, or an error."""
+    """The return value of a handler becomes a map, or causes an error."""
     assert to_result(None) == {}
     assert to_result({"n": 1}) == {"n": "1"}
     with pytest.raises(SAMPClientError, match="map"):
@@ -85,9 +85,9 @@ def test_results() -> None:
 @given(st.text())
 def test_error_text(text: str) -> None:
     """R2: the text of an error response has only characters that every hub accepts."""
-    shown = error_text(ValueError(text))
-    assert shown
-    assert all(c in "\t\n" or " " <= c <= "~" for c in shown)
+    result = error_text(ValueError(text))
+    assert result
+    assert all(c in "\t\n" or " " <= c <= "~" for c in result)
 
 
 @pytest.mark.parametrize(
@@ -100,33 +100,33 @@ def test_whole_seconds(timeout: Any, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["", "soon", None, float("nan"), float("inf"), [], b"1x"])
-def test_no_seconds(timeout: Any) -> None:
-    """R22: what is no number is refused."""
+def test_invalid_timeouts(timeout: Any) -> None:
+    """R22: a timeout that is not a number is rejected."""
     with pytest.raises(SAMPValueError, match="timeout"):
         to_whole_seconds(timeout)
 
 
-def test_turns() -> None:
-    """R24: a turn ends once: when the handler gives way, or at its end; turns nest."""
-    ended: list[str] = []
+def test_handler_slots() -> None:
+    """R24: a slot is released once: when the handler calls `release_slot`, or at its end. Slots can be nested."""
+    released: list[str] = []
     release_slot()
-    with handler_slot(lambda: ended.append("outer")):
-        with handler_slot(lambda: ended.append("inner")):
+    with handler_slot(lambda: released.append("outer")):
+        with handler_slot(lambda: released.append("inner")):
             pass
-        assert ended == ["inner"]
+        assert released == ["inner"]
         release_slot()
         release_slot()
-        assert ended == ["inner", "outer"]
-    assert ended == ["inner", "outer"]
-    begin = time.monotonic()
-    with pytest.raises(RuntimeError), handler_slot(lambda: ended.append("third")):
+        assert released == ["inner", "outer"]
+    assert released == ["inner", "outer"]
+    start = time.monotonic()
+    with pytest.raises(RuntimeError), handler_slot(lambda: released.append("third")):
         raise RuntimeError
-    assert ended[-1] == "third"
-    assert time.monotonic() - begin < 1
+    assert released[-1] == "third"
+    assert time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize(
-    ("handler", "takes_id"),
+    ("handler", "accepts_msg_id"),
     [
         (lambda private_key, sender_id, mtype, params, extra, more=None: None, False),
         (lambda key, sender, MType, params, extra, more=None: None, False),
@@ -137,6 +137,6 @@ def test_turns() -> None:
         (lambda key, sender, mtype, params, extra, more: None, True),
     ],
 )
-def test_the_msg_id_and_defaults(handler: Any, takes_id: bool) -> None:
-    """Where five or six arguments are possible, the name of the third parameter decides."""
-    assert Binding.from_function(handler, None).accepts_msg_id is takes_id
+def test_parameters_with_defaults(handler: Any, accepts_msg_id: bool) -> None:
+    """If a handler accepts five and six arguments, the name of its third parameter decides."""
+    assert Binding.from_function(handler, None).accepts_msg_id is accepts_msg_id

@@ -1,4 +1,4 @@
-"""What becomes of a client when its hub stops, is killed, hangs, and comes back."""
+"""A client whose hub stops, is killed, hangs, and is started again."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
     assert note.assert_received("*").mtype == "samp.hub.event.shutdown"
     assert not alice.is_connected
     assert alice.get_private_key() is None
-    begin = time.monotonic()
+    start = time.monotonic()
     for use in (alice.ping, lambda: alice.enotify("x", "test.x"), lambda: alice.ecall_and_wait("x", "test.x", 0)):
         with pytest.raises(SAMPHubError, match="shut down"):
             use()
     alice.disconnect()
     alice.disconnect()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - start < 1
     with pytest.raises(SAMPClientError):
         alice.ping()
     assert seen.empty()
@@ -53,7 +53,7 @@ def test_hub_stops(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_hub_killed(hub_process: HubProcess, connect: Connect, monitored: queue.Queue[Any]) -> None:
-    """A hub that is killed is missed by a client that does nothing; a call that waits ends."""
+    """An idle client notices that its hub was killed, and a call that waits ends."""
     process = hub_process()
     seen, on_state = states()
     alice = connect("Alice", how={"on_state": on_state})
@@ -69,7 +69,7 @@ def test_hub_killed(hub_process: HubProcess, connect: Connect, monitored: queue.
     assert not alice.is_connected
     waiting.join(5)
     assert isinstance(errors.get(timeout=1), SAMPHubError)
-    begin = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"connect\(\)"):
         alice.enotify_all("test.x")
     with pytest.raises(SAMPHubError):
@@ -77,13 +77,13 @@ def test_hub_killed(hub_process: HubProcess, connect: Connect, monitored: queue.
     assert not bob.is_connected
     alice.disconnect()
     bob.disconnect()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - start < 2
 
 
-def test_killed_hub_is_missed_by_a_call(
+def test_a_call_notices_a_killed_hub(
     hub_process: HubProcess, connect: Connect
 ) -> None:
-    """The first call after the hub was killed says so, and `is_connected` knows from then on."""
+    """The first call after the hub was killed raises an error; from then on `is_connected` is false."""
     process = hub_process()
     alice = connect("Alice")
     process.kill()
@@ -96,19 +96,19 @@ def test_killed_hub_is_missed_by_a_call(
 
 
 def test_hub_hangs(hub_process: HubProcess, connect: Connect) -> None:
-    """A hub that is frozen with its port open does not hang its client."""
+    """A hub that is stopped by SIGSTOP, with its port open, does not block `disconnect` of a client."""
     process = hub_process()
     alice = connect("Alice")
     process.send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
+    start = time.monotonic()
     alice.disconnect()
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - start < 4
 
 
 def test_frozen_hub_and_a_waiting_call(
     hub_process: HubProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call without limit ends when the hub stops answering pings."""
+    """A call without a timeout ends when the hub no longer responds to pings."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_INTERVAL", 0.5)
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.5)
     process = hub_process()
@@ -126,7 +126,7 @@ def test_frozen_hub_and_a_waiting_call(
 
 
 def test_disconnected_by_the_hub(join: Connect, way: dict[str, Any]) -> None:
-    """R26: a client that its hub disconnects knows why, and does not come back by itself."""
+    """R26: a client that its hub disconnects raises errors with the reason, and does not reconnect."""
     seen, on_state = states()
     alice = join("Alice", how={"on_state": on_state, "reconnect": True})
     note = record(alice)
@@ -143,19 +143,19 @@ def test_disconnected_by_the_hub(join: Connect, way: dict[str, Any]) -> None:
     assert alice.is_connected
 
 
-def test_false_shutdown(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """R25: what another client says about the hub is no news of the hub."""
+def test_shutdown_event_from_another_client(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """R25: a shutdown event that another client sends is ignored."""
     alice, bob = pair
     message = {"samp.mtype": "samp.hub.event.shutdown", "samp.params": {}}
     alice.client.handle_hub_control("receive_notification", (alice.get_private_key(), bob.get_public_id(), message))
     assert alice.is_connected
 
 
-# Coming back
+# Reconnecting
 
 
 def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
-    """`reconnect` registers with the next hub with the same metadata, subscriptions and bindings."""
+    """With `reconnect` the client registers with the next hub, with its metadata, subscriptions and handlers."""
     seen, on_state = states()
     bob = connect("Bob", description="comes back", how={"reconnect": True, "on_state": on_state})
     note = record(bob)
@@ -186,11 +186,11 @@ def test_reconnect(hub: SAMPHubServer, connect: Connect) -> None:
 def test_a_hub_that_is_lost_during_the_registration(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program is notified of the loss once, and there is one attempt to reconnect at a time."""
+    """`on_state` reports the loss once, and there is one attempt to reconnect at a time."""
     monkeypatch.setattr(session, "RECONNECT_INTERVAL", 0.02)
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
-    introduce = SAMPClient._declare_all
+    original_declare = SAMPClient._declare_all
     failures: list[str] = []
 
     def fail(client: SAMPClient, key: str, *ahead: object) -> None:
@@ -198,7 +198,7 @@ def test_a_hub_that_is_lost_during_the_registration(
             failures.append(key)
             client.hub.mark_lost("The hub went away.")
             raise SAMPHubError("The hub went away.")
-        introduce(client, key, *ahead)
+        original_declare(client, key, *ahead)
 
     monkeypatch.setattr(SAMPClient, "_declare_all", fail)
     hub.stop()
@@ -221,7 +221,7 @@ def test_a_hub_that_is_lost_during_the_registration(
 
 
 def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> None:
-    """The same when the hub was killed."""
+    """A client also reconnects after its hub was killed."""
     seen, on_state = states()
     first = hub_process()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
@@ -236,7 +236,7 @@ def test_reconnect_after_a_crash(hub_process: HubProcess, connect: Connect) -> N
 
 
 def test_another_hub_at_the_same_port(script: Script, connect: Connect, monitored: queue.Queue[Any]) -> None:
-    """A hub that was killed and replaced at the same port is the next hub, and does not pass for the old one."""
+    """After a hub was killed, a client does not take a new hub at the same port for the old one, and reconnects."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     code = HUB.replace("web_profile=False", f"web_profile=False, port={port}")
@@ -254,7 +254,7 @@ def test_another_hub_at_the_same_port(script: Script, connect: Connect, monitore
 
 
 def test_disconnect_while_waiting_for_a_hub(hub: SAMPHubServer, connect: Connect) -> None:
-    """`disconnect` ends the waiting, too."""
+    """`disconnect` also ends the wait for the next hub."""
     seen, on_state = states()
     bob = connect("Bob", how={"reconnect": True, "on_state": on_state})
     hub.stop()
@@ -267,7 +267,7 @@ def test_disconnect_while_waiting_for_a_hub(hub: SAMPHubServer, connect: Connect
 
 
 def test_callback_that_raises(hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """A callback that raises does not keep the client from coming back."""
+    """A client reconnects even if `on_state` raises an exception."""
 
     def on_state(state: str) -> None:
         seen.put(state)

@@ -17,7 +17,7 @@ from pyvo.samp.transport.xmlrpc_writer import write_fault, write_response
 
 @pytest.fixture
 def loop() -> Iterator[EventLoop]:
-    """A loop that runs."""
+    """A running event loop."""
     loop = EventLoop("test")
     loop.start()
     yield loop
@@ -25,11 +25,11 @@ def loop() -> Iterator[EventLoop]:
 
 
 class Hub:
-    """Answers every ping, keeps its connections open or not, and queues them when it is pinged."""
+    """A hub that responds to every ping, keeps connections open or closes them, and queues them after each ping."""
 
-    def __init__(self, *, keeps: bool, answer: bytes) -> None:
-        self.keeps = keeps
-        self.answer = answer
+    def __init__(self, *, keep_open: bool, response: bytes) -> None:
+        self.keep_open = keep_open
+        self.response = response
         self.pinged: queue.Queue[socket.socket] = queue.Queue()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
@@ -44,10 +44,10 @@ class Hub:
             except OSError:
                 return
             connection.recv(10000)
-            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(self.answer)
-            end = b"Connection: keep-alive\r\n\r\n" if self.keeps else b"Connection: close\r\n\r\n"
-            connection.sendall(head + end + self.answer)
-            if self.keeps:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(self.response)
+            end = b"Connection: keep-alive\r\n\r\n" if self.keep_open else b"Connection: close\r\n\r\n"
+            connection.sendall(head + end + self.response)
+            if self.keep_open:
                 self._open.append(connection)
             else:
                 connection.close()
@@ -65,25 +65,25 @@ OK = write_response("")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything ten times as fast."""
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide all intervals of the monitor by ten."""
     for name in ("FIRST_PING", "PING_INTERVAL", "RETRY_DELAY"):
         monkeypatch.setattr(hub_monitor, name, getattr(hub_monitor, name) / 10)
 
 
-def monitoring(loop: EventLoop, url: str) -> tuple[HubMonitor, queue.Queue[str]]:
+def start_monitor(loop: EventLoop, url: str) -> tuple[HubMonitor, queue.Queue[str]]:
     gone: queue.Queue[str] = queue.Queue()
     return HubMonitor(loop, url, lambda: b"<ping/>", gone.put), gone
 
 
-def test_a_hub_that_keeps_its_connections(loop: EventLoop) -> None:
-    """It is asked once, and again when a connection was closed; when it is gone that is known at once."""
-    hub = Hub(keeps=True, answer=OK)
-    monitor, gone = monitoring(loop, hub.url)
+def test_a_hub_that_keeps_connections_open(loop: EventLoop) -> None:
+    """The monitor pings once, and again after the connection was closed. It notices at once that the hub is gone."""
+    hub = Hub(keep_open=True, response=OK)
+    monitor, gone = start_monitor(loop, hub.url)
     connection = hub.pinged.get(timeout=5)
     with pytest.raises(queue.Empty):
         hub.pinged.get(timeout=1.5)
-    connection.shutdown(socket.SHUT_RDWR)  # tidied up
+    connection.shutdown(socket.SHUT_RDWR)  # the hub closes an idle connection
     hub.pinged.get(timeout=5)
     assert gone.empty()
     hub.stop()
@@ -91,10 +91,10 @@ def test_a_hub_that_keeps_its_connections(loop: EventLoop) -> None:
     monitor.stop()
 
 
-def test_a_hub_that_keeps_none(loop: EventLoop) -> None:
-    """It is asked now and then."""
-    hub = Hub(keeps=False, answer=OK)
-    monitor, gone = monitoring(loop, hub.url)
+def test_a_hub_that_closes_connections(loop: EventLoop) -> None:
+    """The monitor pings at intervals, because no open connection shows that the hub still runs."""
+    hub = Hub(keep_open=False, response=OK)
+    monitor, gone = start_monitor(loop, hub.url)
     for _ in range(3):
         hub.pinged.get(timeout=5)
     hub.stop()
@@ -103,24 +103,24 @@ def test_a_hub_that_keeps_none(loop: EventLoop) -> None:
 
 
 def test_another_hub(loop: EventLoop) -> None:
-    """A hub that does not know the client is not its hub."""
-    hub = Hub(keeps=True, answer=write_fault(1, "unknown key"))
-    monitor, gone = monitoring(loop, hub.url)
+    """A hub that does not know the client's key is another hub: the monitor reports that the client's hub is gone."""
+    hub = Hub(keep_open=True, response=write_fault(1, "unknown key"))
+    monitor, gone = start_monitor(loop, hub.url)
     assert "unknown key" in gone.get(timeout=5)
     monitor.stop()
     hub.stop()
 
 
 def test_one_failure(loop: EventLoop) -> None:
-    """A hub that once gives no proper answer is asked once more, and only given up after that."""
-    hub = Hub(keeps=False, answer=b"rubbish")
-    monitor, gone = monitoring(loop, hub.url)
+    """After one invalid response the monitor pings again; it reports that the hub is gone only after a second one."""
+    hub = Hub(keep_open=False, response=b"rubbish")
+    monitor, gone = start_monitor(loop, hub.url)
     hub.pinged.get(timeout=5)
-    hub.answer = OK
+    hub.response = OK
     for _ in range(2):
         hub.pinged.get(timeout=5)
     assert gone.empty()
-    hub.answer = b"rubbish"
+    hub.response = b"rubbish"
     assert "not XML-RPC" in gone.get(timeout=5)
     monitor.stop()
     hub.stop()
@@ -128,8 +128,8 @@ def test_one_failure(loop: EventLoop) -> None:
 
 def test_stopped(loop: EventLoop) -> None:
     """A monitor that was stopped sends no pings and reports nothing."""
-    hub = Hub(keeps=True, answer=OK)
-    monitor, gone = monitoring(loop, hub.url)
+    hub = Hub(keep_open=True, response=OK)
+    monitor, gone = start_monitor(loop, hub.url)
     monitor.stop()
     monitor.stop()
     with pytest.raises(queue.Empty):
@@ -140,10 +140,10 @@ def test_stopped(loop: EventLoop) -> None:
 
 def test_not_registered_yet(loop: EventLoop) -> None:
     """The monitor sends no ping while the client is not registered, and pings later."""
-    hub = Hub(keeps=True, answer=OK)
+    hub = Hub(keep_open=True, response=OK)
     pings: queue.Queue[bytes | None] = queue.Queue()
-    for question in (None, None, b"<ping/>"):
-        pings.put(question)
+    for ping in (None, None, b"<ping/>"):
+        pings.put(ping)
     monitor = HubMonitor(loop, hub.url, pings.get, print)
     hub.pinged.get(timeout=5)
     assert pings.empty()

@@ -1,4 +1,4 @@
-"""The connection to a hub: every operation, and hubs that answer badly."""
+"""The connection to a hub: every operation, and hubs that send invalid responses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pyvo.samp.utils import SAMPXXEServerProxy, ServerProxyPool
 
 from .conftest import Connect
 
-Answer = bytes | None
+Response = bytes | None
 
 
 class BadHub:
     """A server that sends given responses, one for each request; None for no response."""
 
     def __init__(self) -> None:
-        self.answers: dict[bytes, Answer] = {}
+        self.responses: dict[bytes, Response] = {}
         self.requests: list[bytes] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._run)
@@ -48,11 +48,11 @@ class BadHub:
                     break
                 data += part
             self.requests.append(data)
-            answer = next((value for key, value in self.answers.items() if key in data), PING)
-            if answer is None:
+            response = next((value for key, value in self.responses.items() if key in data), PING)
+            if response is None:
                 self._silent.append(connection)
                 continue
-            connection.sendall(answer)
+            connection.sendall(response)
             connection.close()
 
     def stop(self) -> None:
@@ -67,16 +67,16 @@ def http(body: str, status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def answer(value: Any) -> bytes:
+def xml_response(value: Any) -> bytes:
     return http(xmlrpc.client.dumps((value,), methodresponse=True))
 
 
-PING = answer("")
+PING = xml_response("")
 
 
 @pytest.fixture
 def bad_hub() -> Iterator[BadHub]:
-    """A hub that answers pings, and other calls with given responses."""
+    """A hub that responds to pings, and sends given responses to other calls."""
     hub = BadHub()
     yield hub
     hub.stop()
@@ -84,7 +84,7 @@ def bad_hub() -> Iterator[BadHub]:
 
 @pytest.fixture
 def proxy(bad_hub: BadHub) -> Iterator[SAMPHubProxy]:
-    """A connection to it."""
+    """A connection to `bad_hub`."""
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
     yield proxy
@@ -92,7 +92,7 @@ def proxy(bad_hub: BadHub) -> Iterator[SAMPHubProxy]:
 
 
 def test_operations(hub: SAMPHubServer) -> None:
-    """R31: a client made of nothing but the operations."""
+    """R31: all operations, without a client class."""
     proxy = SAMPHubProxy()
     assert not proxy.is_connected
     assert proxy.lockfile == {}
@@ -134,7 +134,7 @@ def test_operations(hub: SAMPHubServer) -> None:
 
 
 def test_wrong_secret(hub: SAMPHubServer) -> None:
-    """R9: a wrong secret is a fault."""
+    """R9: the response to a wrong secret is a fault."""
     proxy = SAMPHubProxy()
     proxy.connect()
     with pytest.raises(SAMPProxyError):
@@ -143,8 +143,8 @@ def test_wrong_secret(hub: SAMPHubServer) -> None:
     proxy.disconnect()
 
 
-def test_another_proxy(hub: SAMPHubServer) -> None:
-    """A subclass may bring proxies of the standard library, as subclasses of the old code do."""
+def test_a_proxy_of_the_standard_library(hub: SAMPHubServer) -> None:
+    """A derived class may use proxies of the standard library, like classes derived from `astropy.samp`."""
 
     class OldProxy(SAMPHubProxy):
         def connect(self, *args: Any, **options: Any) -> None:
@@ -170,8 +170,8 @@ def test_another_proxy(hub: SAMPHubServer) -> None:
     pool.shutdown()
 
 
-def test_server_proxy_like(hub: SAMPHubServer, connect: Connect) -> None:
-    """``_samp_hub`` is used like a server proxy."""
+def test_samp_hub_attribute(hub: SAMPHubServer, connect: Connect) -> None:
+    """``_samp_hub`` can be used like a server proxy."""
     alice = connect("Alice")
     assert alice.hub._samp_hub.ping() == ""
     assert alice.hub.proxy.samp.hub.getRegisteredClients(alice.get_private_key()) == ["hub"]
@@ -186,7 +186,7 @@ GARBAGE = {
     "html": http("<html><body>Welcome</body></html>"),
     "redirect": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
     "empty": http(""),
-    "cut": answer({"a": "b"})[:-30],
+    "cut": xml_response({"a": "b"})[:-30],
     "no http": b"hello\r\n\r\n",
     "closed": b"",
     "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
@@ -195,9 +195,9 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage(bad_hub: BadHub, proxy: SAMPHubProxy, kind: str) -> None:
-    """An answer that is none is an error, once, without asking again; a hub that still answers pings stays."""
-    bad_hub.answers[b"getRegisteredClients"] = GARBAGE[kind]
+def test_invalid_responses(bad_hub: BadHub, proxy: SAMPHubProxy, kind: str) -> None:
+    """An invalid response is an error, without a second request. The client stays connected if pings succeed."""
+    bad_hub.responses[b"getRegisteredClients"] = GARBAGE[kind]
     with pytest.raises(SAMPHubError):
         proxy.get_registered_clients("key")
     assert proxy.is_connected
@@ -215,27 +215,27 @@ def test_garbage(bad_hub: BadHub, proxy: SAMPHubProxy, kind: str) -> None:
         (lambda proxy: proxy.call_and_wait("key", "c1", {"samp.mtype": "a"}, 5), "text"),
     ],
 )
-def test_wrong_kind(bad_hub: BadHub, proxy: SAMPHubProxy, operation: Callable[..., Any], wrong: Any) -> None:
-    """An answer of the wrong kind is an error of the hub, not one somewhere in the program."""
-    bad_hub.answers[b"<methodName>samp.hub.p"] = PING
-    bad_hub.answers[b"methodName"] = answer(wrong)
+def test_wrong_result_type(bad_hub: BadHub, proxy: SAMPHubProxy, operation: Callable[..., Any], wrong: Any) -> None:
+    """A result of the wrong type is a SAMPHubError; the program does not get the result."""
+    bad_hub.responses[b"<methodName>samp.hub.p"] = PING
+    bad_hub.responses[b"methodName"] = xml_response(wrong)
     with pytest.raises(SAMPHubError, match=r"returned a \w+ from"):
         operation(proxy)
 
 
-def test_numbers_in_answers(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
-    """R5: what old hubs answer as numbers is text."""
-    bad_hub.answers[b"getMetadata"] = answer({"a": 1, "b": 2.5, "c": True})
+def test_numbers_in_responses(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
+    """R5: numbers in responses of old hubs become strings."""
+    bad_hub.responses[b"getMetadata"] = xml_response({"a": 1, "b": 2.5, "c": True})
     assert proxy.get_metadata("key", "c1") == {"a": "1", "b": "2.5", "c": "1"}
 
 
 def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that accepts and never answers: `connect` and calls end by themselves."""
+    """If a hub accepts connections but never responds, `connect` and calls time out."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.3)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
-    bad_hub.answers[b"methodName"] = None
-    begin = time.monotonic()
+    bad_hub.responses[b"methodName"] = None
+    start = time.monotonic()
     with pytest.raises(SAMPHubError, match="did not respond"):
         proxy._call("getRegisteredClients", timeout=0.3, private_key="key")
     assert not proxy.is_connected
@@ -243,35 +243,35 @@ def test_silent_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch) -> None:
         proxy.get_registered_clients("key")
     with pytest.raises(SAMPHubError, match="did not respond"):
         proxy.connect(hub_params=bad_hub.params)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("timeout", [3.0, 0.0], ids=["with a limit", "without"])
 def test_a_hub_that_hangs_is_pinged_once(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
-    """The ping that shows it is within the timeout of the operation, and is the last one."""
+    """When an operation times out, one ping within its timeout shows that the hub hangs; no more pings follow."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 1.0)
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_INTERVAL", 2.0)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
-    bad_hub.answers[b"methodName"] = None
+    bad_hub.responses[b"methodName"] = None
     before = len(bad_hub.requests)
-    begin = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(SAMPHubError, match="did not respond"):
         proxy._call("getRegisteredClients", timeout=timeout, private_key="key")
-    assert time.monotonic() - begin < 3.8
+    assert time.monotonic() - start < 3.8
     assert len(bad_hub.requests) == before + 2
     assert b"ping" in bad_hub.requests[-1]
     assert not proxy.is_connected
 
 
 @pytest.mark.parametrize("ping", [PING, http(xmlrpc.client.dumps(xmlrpc.client.Fault(1, "no such thing")))])
-def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
-    """The last ping was answered: the operation has failed, the connection has not."""
+def test_a_late_response_of_a_running_hub(bad_hub: BadHub, monkeypatch: pytest.MonkeyPatch, ping: bytes) -> None:
+    """If the hub responds to the ping, the operation fails, but the client stays connected."""
     monkeypatch.setattr("pyvo.samp.client.hub_connection.PING_TIMEOUT", 0.5)
     proxy = SAMPHubProxy()
     proxy.connect(hub_params=bad_hub.params)
-    bad_hub.answers[b"getRegisteredClients"] = None
-    bad_hub.answers[b"ping"] = ping
+    bad_hub.responses[b"getRegisteredClients"] = None
+    bad_hub.responses[b"ping"] = ping
     before = len(bad_hub.requests)
     with pytest.raises(SAMPHubError, match="did not respond"):
         proxy._call("getRegisteredClients", timeout=1.0, private_key="key")
@@ -281,10 +281,10 @@ def test_a_late_answer_of_a_hub_that_is_alive(bad_hub: BadHub, monkeypatch: pyte
 
 
 def test_registration_without_a_key(bad_hub: BadHub) -> None:
-    """R6: a registration without key or id is refused."""
+    """R6: a registration without key or id is rejected."""
     from pyvo.samp import SAMPIntegratedClient
 
-    bad_hub.answers[b"samp.hub.register"] = answer({"samp.hub-id": "hub"})
+    bad_hub.responses[b"samp.hub.register"] = xml_response({"samp.hub-id": "hub"})
     client = SAMPIntegratedClient(name="Alice")
     with pytest.raises(SAMPHubError, match="registration"):
         client.connect(hub_params=bad_hub.params)
@@ -294,14 +294,14 @@ def test_registration_without_a_key(bad_hub: BadHub) -> None:
 @pytest.mark.parametrize(
     "params", [{}, {"samp.hub.xmlrpc.url": ""}, {"samp.hub.xmlrpc.url": "ftp://x/"}, {"samp.hub.xmlrpc.url": "http://"}]
 )
-def test_no_address(params: dict[str, str]) -> None:
-    """Parameters that lead nowhere are an error that says so."""
+def test_invalid_addresses(params: dict[str, str]) -> None:
+    """If the parameters have no valid address of a hub, the error says so."""
     with pytest.raises(SAMPHubError, match="address"):
         SAMPHubProxy().connect(hub_params=params)
 
 
-def test_timeout_that_is_none(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
-    """R22: nothing is sent when the time-out is no number."""
+def test_invalid_timeout(bad_hub: BadHub, proxy: SAMPHubProxy) -> None:
+    """R22: nothing is sent if the timeout is not a number."""
     before = len(bad_hub.requests)
     with pytest.raises(SAMPValueError):
         proxy.call_and_wait("key", "c1", {"samp.mtype": "x"}, "soon")

@@ -1,4 +1,4 @@
-"""Clients are found by their names as well as by their ids."""
+"""Clients are found by their names and by their ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .conftest import Connect, record
 
 
 def test_names(hub: SAMPHubServer, connect: Connect) -> None:
-    """Wherever an id is taken a name is, in upper or lower case."""
+    """Methods that accept an id also accept a name, in upper or lower case."""
     alice, bob = connect("Alice"), connect("Bob the Builder")
     note = record(bob, {"n": 1})
     bob.bind_receive_message("test.x", note)
@@ -35,8 +35,8 @@ def test_no_such_client(hub: SAMPHubServer, connect: Connect) -> None:
         find_client_id(alice, "Carol")
 
 
-def test_two_of_one_name(hub: SAMPHubServer, connect: Connect) -> None:
-    """A name that two clients have is an error that lists their ids, which still work."""
+def test_two_clients_with_the_same_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """If two clients have the same name, the error lists their ids, which can be used."""
     alice, one, two = connect("Alice"), connect("Twin"), connect("TWIN")
     with pytest.raises(SAMPClientError, match=rf"{one.get_public_id()}, {two.get_public_id()}"):
         alice.ecall_and_wait("twin", "samp.app.ping", 10)
@@ -45,8 +45,8 @@ def test_two_of_one_name(hub: SAMPHubServer, connect: Connect) -> None:
     assert alice.ecall_and_wait("twin", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 
 
-def test_an_id_goes_before_a_name(hub: SAMPHubServer, connect: Connect) -> None:
-    """A client that calls itself like another's id does not get its messages."""
+def test_an_id_has_priority_over_a_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """A client whose name is the id of another client does not get the messages of that client."""
     alice, bob = connect("Alice"), connect("Bob")
     thief = connect(str(bob.get_public_id()))
     note, stolen = record(bob), record(thief)
@@ -58,7 +58,7 @@ def test_an_id_goes_before_a_name(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_own_id(hub: SAMPHubServer, connect: Connect) -> None:
-    """A client may ask for its own metadata, and write to itself, by id."""
+    """A client can use its own id to request its metadata and to send messages to itself."""
     alice = connect("Alice")
     assert alice.get_metadata(str(alice.get_public_id())) == {"samp.name": "Alice"}
     with pytest.raises(SAMPProxyError):
@@ -66,7 +66,7 @@ def test_own_id(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_nameless(hub: SAMPHubServer, connect: Connect) -> None:
-    """Clients without names are not found by an empty one together with others, and are listed as such."""
+    """An empty name does not match clients without a name; errors list them as such."""
     alice, nameless = connect("Alice"), connect()
     assert alice.get_metadata(str(nameless.get_public_id())) == {}
     for name in ("Carol", ""):
@@ -75,7 +75,7 @@ def test_nameless(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_parts_of_names(hub: SAMPHubServer, connect: Connect) -> None:
-    """A part of a name, in upper or lower case, means the one client that has it; several are listed, not guessed."""
+    """A part of a name, in upper or lower case, matches one client; if it matches several, the error lists them."""
     alice, topcat = connect("Alice"), connect("My TOPCAT")
     note = record(topcat)
     topcat.bind_receive_notification("test.x", note)
@@ -95,8 +95,8 @@ def test_parts_of_names(hub: SAMPHubServer, connect: Connect) -> None:
     exact.disconnect()
 
 
-def test_what_is_no_part_of_a_name(hub: SAMPHubServer, connect: Connect) -> None:
-    """A single letter, the id of a client that has left, and a part of the hub's name."""
+def test_texts_that_match_no_name(hub: SAMPHubServer, connect: Connect) -> None:
+    """A single letter, the id of a client that has unregistered, and a part of the hub's name match no client."""
     alice, bob = connect("Alice"), connect("Bob")
     gone = str(bob.get_public_id())
     bob.disconnect()
@@ -110,7 +110,7 @@ def test_what_is_no_part_of_a_name(hub: SAMPHubServer, connect: Connect) -> None
 @pytest.mark.parametrize("name", ["SAOImageDS9", "ds9", "DS9"])
 @pytest.mark.parametrize("wanted", ["SAOImageDS9", "saoimageds9", "ds9", "DS9"])
 def test_names_of_ds9(hub: SAMPHubServer, connect: Connect, name: str, wanted: str) -> None:
-    """DS9 8.4.1 calls itself SAOImageDS9, DS9 8.6 ds9; either name finds either."""
+    """The name of DS9 8.4.1 is SAOImageDS9, that of DS9 8.6 is ds9; both names match both versions."""
     alice, ds9 = connect("Alice"), connect(name)
     connect("ds9 helper")
     assert alice.get_metadata(wanted)["samp.name"] == name

@@ -1,4 +1,4 @@
-"""The six ways of sending and what handlers see, by both profiles."""
+"""The six ways of sending, and the arguments of handlers, with both profiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import Connect, record
 
 
 def test_notify(join: Connect) -> None:
-    """R18: a notification reaches its recipient as it was sent, numbers as strings (R4)."""
+    """R18: the recipient gets a notification as it was sent, with numbers as strings (R4)."""
     alice, bob = join("Alice"), join("Bob")
     note = record(bob)
     bob.bind_receive_notification("test.note", note)
@@ -47,7 +47,7 @@ def test_notify_all(join: Connect) -> None:
 
 
 def test_call(join: Connect) -> None:
-    """R20: the response to a call comes to what is bound to its tag."""
+    """R20: the handler that is bound to the tag of a call gets its response."""
     alice, bob = join("Alice"), join("Bob")
     note = record(bob, {"answer": 42})
     bob.bind_receive_call("test.call", note)
@@ -65,7 +65,7 @@ def test_call(join: Connect) -> None:
 
 
 def test_call_all(join: Connect) -> None:
-    """R20, R21: each recipient of a broadcast call has a message id of its own and answers by itself."""
+    """R20, R21: each recipient of a broadcast call has its own msg-id and sends its own response."""
     alice, bob, carol = join("Alice"), join("Bob"), join("Carol")
     for client in (bob, carol):
         client.bind_receive_call("test.call", record(client, {"id": client.get_public_id()}))
@@ -74,13 +74,13 @@ def test_call_all(join: Connect) -> None:
     msg_ids = alice.ecall_all("tag", "test.call")
     assert sorted(msg_ids) == sorted([bob.get_public_id(), carol.get_public_id()])
     assert len(set(msg_ids.values())) == 2
-    answers = [responses.get(timeout=10) for _ in range(2)]
-    assert {answer[1]: answer[3]["samp.result"]["id"] for answer in answers} == {key: key for key in msg_ids}
+    received = [responses.get(timeout=10) for _ in range(2)]
+    assert {args[1]: args[3]["samp.result"]["id"] for args in received} == {key: key for key in msg_ids}
 
 
 @pytest.mark.parametrize("timeout", ["10", 10, 9.5, np.float32(10), "0", 0])
 def test_call_and_wait(join: Connect, timeout: Any) -> None:
-    """R22: time-outs are taken as text or number; the answer is a plain dictionary."""
+    """R22: a timeout may be a text or a number; the response is a plain dictionary."""
     alice, bob = join("Alice"), join("Bob")
     bob.bind_receive_call("test.call", record(bob, {"answer": 1e-5}))
     response = alice.ecall_and_wait(bob.get_public_id(), "test.call", timeout, x=1)
@@ -89,7 +89,7 @@ def test_call_and_wait(join: Connect, timeout: Any) -> None:
 
 
 def test_call_and_wait_too_long(join: Connect) -> None:
-    """R22: a fault when the time is over; the late reply does no harm. (Only the Standard Profile makes it a fault.)"""
+    """R22: a timeout is a fault; a late reply has no other effect. (Only in the Standard Profile it is a fault.)"""
     alice, bob = join("Alice"), join("Bob")
     release = threading.Event()
     replied: queue.Queue[str] = queue.Queue()
@@ -99,7 +99,7 @@ def test_call_and_wait_too_long(join: Connect) -> None:
         try:
             bob.ereply(msg_id, "samp.ok", result={})
         except SAMPProxyError:
-            replied.put("refused")
+            replied.put("rejected")
         else:
             replied.put("dropped")
 
@@ -108,12 +108,12 @@ def test_call_and_wait_too_long(join: Connect) -> None:
         alice.ecall_and_wait("bob", "test.slow", 0.3)
     release.set()
     standard = alice.hub.prefix == "samp.hub"
-    assert replied.get(timeout=10) == ("refused" if standard else "dropped")
+    assert replied.get(timeout=10) == ("rejected" if standard else "dropped")
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 
 
 def test_methods_of_whole_messages(join: Connect) -> None:
-    """The methods that take a whole message, and `reply` with a whole response."""
+    """The methods that accept a whole message, and `reply` with a whole response."""
     alice, bob = join("Alice"), join("Bob")
     seen: queue.Queue[Any] = queue.Queue()
 
@@ -124,7 +124,7 @@ def test_methods_of_whole_messages(join: Connect) -> None:
 
     bob.bind_receive_message("test.x", handler)
     message = {"samp.mtype": "test.x", "samp.params": {"a": 1}}
-    untouched = {"samp.mtype": "test.x", "samp.params": {"a": 1}}
+    copy = {"samp.mtype": "test.x", "samp.params": {"a": 1}}
     bob_id = bob.get_public_id()
     alice.notify(bob_id, message)
     assert seen.get(timeout=10) == (True, "test.x", {"a": "1"})
@@ -135,18 +135,18 @@ def test_methods_of_whole_messages(join: Connect) -> None:
     assert list(alice.call_all("tag", message)) == [bob_id]
     assert seen.get(timeout=10)[0] is False
     assert alice.call_and_wait(bob_id, message, "10")["samp.error"] == {"samp.errortxt": "hm"}
-    assert message == untouched
+    assert message == copy
 
 
 def test_no_recipients(join: Connect) -> None:
-    """A notification without recipients is a warning."""
+    """A notification without recipients causes a warning."""
     alice = join("Alice")
     with pytest.warns(SAMPWarning, match=r"test\.none"):
         assert alice.enotify_all("test.none") == []
 
 
 def test_not_subscribed(join: Connect) -> None:
-    """R19: what the recipient did not subscribe to is a fault at once, though it exists."""
+    """R19: a message to a recipient that is not subscribed to its MType is a fault."""
     alice, bob = join("Alice"), join("Bob")
     for recipient in (bob.get_public_id(), "bob"):
         with pytest.raises(SAMPProxyError):
@@ -163,10 +163,10 @@ def test_not_subscribed(join: Connect) -> None:
         ({"map": {1: "x"}}, TypeError, "samp.params/map"),
     ],
 )
-def test_no_samp_value(
+def test_invalid_values(
     pair: tuple[Any, Any], params: dict[str, Any], error: type[Exception], path: str
 ) -> None:
-    """R4: what SAMP cannot carry is refused with its place, and nothing is sent."""
+    """R4: a value that SAMP does not allow is rejected with an error that names its place; nothing is sent."""
     alice, bob = pair
     note = record(bob)
     bob.bind_receive_message("test.x", note)
@@ -233,7 +233,7 @@ def test_kinds_of_handlers(pair: tuple[Any, Any], kind: str) -> None:
     assert seen.get(timeout=10) == (None, "test.x", {"a": "b"})
 
 
-def test_five_arguments_answer_calls(pair: tuple[Any, Any]) -> None:
+def test_handlers_with_five_arguments_reply(pair: tuple[Any, Any]) -> None:
     """The return value of a handler that does not accept the msg-id is its reply."""
     alice, bob = pair
     bob.bind_receive_message("test.x", lambda key, sender, mtype, params, extra: {"twice": 2 * int(params["n"])})
@@ -242,7 +242,7 @@ def test_five_arguments_answer_calls(pair: tuple[Any, Any]) -> None:
 
 
 def test_wrong_number_of_arguments(pair: tuple[Any, Any]) -> None:
-    """What cannot be called like a handler is refused when it is bound, not when the message comes."""
+    """A function with a wrong number of arguments is rejected when it is bound, not when a message arrives."""
     _, bob = pair
     with pytest.raises(SAMPClientError, match="must take"):
         bob.bind_receive_call("test.x", lambda a, b: None)
@@ -251,7 +251,7 @@ def test_wrong_number_of_arguments(pair: tuple[Any, Any]) -> None:
 
 
 def test_most_specific_binding(pair: tuple[Any, Any]) -> None:
-    """R12: of several bindings that match, the most specific one is called, and only that."""
+    """R12: if several bindings match, only the handler of the most specific one is called."""
     alice, bob = pair
     records = {pattern: record(bob) for pattern in ("*", "test.*", "test.a.*", "test.a.b")}
     for pattern, note in records.items():
@@ -265,7 +265,7 @@ def test_most_specific_binding(pair: tuple[Any, Any]) -> None:
 
 
 def test_exception_in_a_handler(join: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """The caller gets the message of the exception, without the traceback, which is only logged."""
+    """The caller gets the text of the exception; the traceback is only logged."""
     alice, bob = join("Alice"), join("Bob")
 
     def broken(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
@@ -279,8 +279,8 @@ def test_exception_in_a_handler(join: Connect, caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError(), SystemExit(3), KeyboardInterrupt()])
-def test_any_exception_is_an_answer(pair: tuple[Any, Any], error: BaseException) -> None:
-    """R23: whatever a handler raises, the caller gets one error response."""
+def test_any_exception_is_an_error_response(pair: tuple[Any, Any], error: BaseException) -> None:
+    """R23: for any exception in a handler, the caller gets one error response."""
     alice, bob = pair
 
     def broken(private_key: str, sender_id: str, msg_id: Any, mtype: str, params: Any, extra: Any) -> None:
@@ -293,7 +293,7 @@ def test_any_exception_is_an_answer(pair: tuple[Any, Any], error: BaseException)
 
 
 def test_exception_after_the_reply(pair: tuple[Any, Any]) -> None:
-    """A handler that has replied and then fails is answered for once."""
+    """If a handler replies and then raises, the caller gets only the reply."""
     alice, bob = pair
     responses: queue.Queue[Any] = queue.Queue()
 
@@ -309,8 +309,8 @@ def test_exception_after_the_reply(pair: tuple[Any, Any]) -> None:
     assert responses.empty()
 
 
-def test_reply_that_is_no_response(pair: tuple[Any, Any]) -> None:
-    """R4: a handler that returns NaN has failed, and the caller gets an error."""
+def test_invalid_reply(pair: tuple[Any, Any]) -> None:
+    """R4: if a handler replies with NaN, the caller gets an error response."""
     alice, bob = pair
     bob.bind_receive_call("test.x", lambda key, sender, mid, *rest: bob.ereply(mid, "samp.ok", {"x": float("nan")}))
     response = alice.ecall_and_wait("bob", "test.x", 10)
@@ -319,7 +319,7 @@ def test_reply_that_is_no_response(pair: tuple[Any, Any]) -> None:
 
 
 def test_call_without_a_handler(pair: tuple[Any, Any]) -> None:
-    """R23: a call of something that only notifications are bound to is answered with an error."""
+    """R23: the response to a call of an MType that is bound for notifications only is an error."""
     alice, bob = pair
     bob.bind_receive_notification("test.x", record(bob))
     response = alice.ecall_and_wait("bob", "test.x", 10)
@@ -328,7 +328,7 @@ def test_call_without_a_handler(pair: tuple[Any, Any]) -> None:
 
 
 def test_replier(join: Connect) -> None:
-    """`SAMPMsgReplierWrapper` makes results and errors out of what a function returns and raises."""
+    """`SAMPMsgReplierWrapper` replies with the return value of a function, or with its exception as an error."""
     alice, bob = join("Alice"), join("Bob")
     seen: queue.Queue[Any] = queue.Queue()
 
@@ -344,17 +344,17 @@ def test_replier(join: Connect) -> None:
         return {"half": int(params["n"]) // 2}
 
     bob.bind_receive_message("test.half", half)
-    answers = {n: alice.ecall_and_wait("bob", "test.half", 10, n=n) for n in (0, 1, 3, 8)}
-    assert answers[0] == {"samp.status": "samp.ok", "samp.result": {}}
-    assert answers[1]["samp.status"] == "samp.warning"
-    assert answers[3] == {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "odd"}}
-    assert answers[8] == {"samp.status": "samp.ok", "samp.result": {"half": "4"}}
+    responses = {n: alice.ecall_and_wait("bob", "test.half", 10, n=n) for n in (0, 1, 3, 8)}
+    assert responses[0] == {"samp.status": "samp.ok", "samp.result": {}}
+    assert responses[1]["samp.status"] == "samp.warning"
+    assert responses[3] == {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "odd"}}
+    assert responses[8] == {"samp.status": "samp.ok", "samp.result": {"half": "4"}}
     alice.enotify("bob", "test.half", n=8)
     assert [seen.get(timeout=10) for _ in range(5)][-1] is None
 
 
 def test_nested_calls(join: Connect) -> None:
-    """R24: a handler may call its caller, whose handler may call back: no deadlock, and no grace time either."""
+    """R24: a handler may call its caller, whose handler may call back, without a deadlock or a grace time."""
     alice, bob = join("Alice"), join("Bob")
 
     def countdown(own: Any, other: str) -> Any:
@@ -375,7 +375,7 @@ def test_nested_calls(join: Connect) -> None:
 
 
 def test_blocking_handler(pair: tuple[Any, Any]) -> None:
-    """R24: a handler that blocks does not stall the messages behind it for ever."""
+    """R24: a handler that blocks does not block later messages forever."""
     alice, bob = pair
     release = threading.Event()
     note = record(bob)
@@ -406,8 +406,8 @@ def test_too_many_messages(join: Connect, monkeypatch: pytest.MonkeyPatch) -> No
     alice.bind_receive_response("tag", lambda *args: responses.put(args[3]))
     for _ in range(4):
         alice.ecall("bob", "tag", "test.large", text="x" * 40_000)
-    refused = [responses.get(timeout=10) for _ in range(2)]
-    assert all("queue is full" in str(response["samp.error"]) for response in refused)
+    rejected = [responses.get(timeout=10) for _ in range(2)]
+    assert all("queue is full" in str(response["samp.error"]) for response in rejected)
     release.set()
     done = [responses.get(timeout=10)["samp.status"] for _ in range(2)]
     assert done == ["samp.ok", "samp.ok"]

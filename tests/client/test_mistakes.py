@@ -1,4 +1,4 @@
-"""Mistakes of programs, and the errors that they and other programs get."""
+"""Mistakes of programs, and the errors that these and other programs get."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Reply = Callable[[SAMPIntegratedClient, str], Any]
         (lambda bob, msg_id: bob.reply(msg_id, None), "A response is a map, not None"),
     ],
 )
-def test_a_reply_that_is_none(pair: tuple[Any, Any], reply: Reply, complaint: str) -> None:
+def test_invalid_replies(pair: tuple[Any, Any], reply: Reply, complaint: str) -> None:
     """R23: a handler that returns an invalid result has failed, and the caller gets an error that says why."""
     alice, bob = pair
     bob.bind_receive_call("test.x", lambda key, sender, msg_id, *rest: reply(bob, msg_id))
@@ -46,15 +46,15 @@ def test_a_reply_that_is_none(pair: tuple[Any, Any], reply: Reply, complaint: st
 
 
 @pytest.mark.filterwarnings("ignore:.*beyond ASCII")
-def test_an_answer_that_the_hub_refuses(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_the_hub_rejects(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """R23: JSAMP's hub rejects text that is not ASCII; the caller gets an error response instead."""
     alice, bob = pair
-    ask = SAMPHubProxy.reply
+    original_reply = SAMPHubProxy.reply
 
     def reply(self: SAMPHubProxy, private_key: str, msg_id: str, response: Any) -> Any:
         if not str(response).isascii():
             raise SAMPProxyError(1, "Bad SAMP string")
-        return ask(self, private_key, msg_id, response)
+        return original_reply(self, private_key, msg_id, response)
 
     monkeypatch.setattr(SAMPHubProxy, "reply", reply)
     bob.bind_receive_call("test.x", lambda key, sender, mtype, params, extra: {"name": "Müller"})
@@ -64,8 +64,8 @@ def test_an_answer_that_the_hub_refuses(pair: tuple[Any, Any], monkeypatch: pyte
 
 
 @pytest.mark.parametrize("message", [None, "text", {}, {"samp.mtype": "a", "samp.params": "text"}])
-def test_a_message_that_is_none(pair: tuple[Any, Any], message: Any) -> None:
-    """It is refused here, before anything is sent."""
+def test_invalid_messages(pair: tuple[Any, Any], message: Any) -> None:
+    """The client rejects an invalid message before anything is sent."""
     alice, bob = pair
     bob.bind_receive_notification("*", lambda *args: None)
     with pytest.raises((SAMPTypeError, SAMPValueError)):
@@ -73,7 +73,7 @@ def test_a_message_that_is_none(pair: tuple[Any, Any], message: Any) -> None:
 
 
 def test_coroutine_functions(pair: tuple[Any, Any]) -> None:
-    """They would never run here."""
+    """Coroutine functions are rejected as handlers, because this client would not await them."""
     alice, _ = pair
 
     async def handler(*args: Any) -> None:
@@ -89,20 +89,20 @@ def test_coroutine_functions(pair: tuple[Any, Any]) -> None:
 
 
 def test_a_tag_that_is_a_number(pair: tuple[Any, Any]) -> None:
-    """R4, R20: it is sent as a string, and what is bound to it is found."""
+    """R4, R20: a number as a tag is sent as a string, and the handler that is bound to it gets the response."""
     alice, bob = pair
     bob.bind_receive_call("test.x", lambda key, sender, mtype, params, extra: {"y": 1})
     import queue
 
-    answers: queue.Queue[Any] = queue.Queue()
-    alice.bind_receive_response(7, lambda key, sender, tag, response: answers.put((tag, response["samp.result"])))
+    responses: queue.Queue[Any] = queue.Queue()
+    alice.bind_receive_response(7, lambda key, sender, tag, response: responses.put((tag, response["samp.result"])))
     alice.ecall("bob", 7, "test.x")
-    assert answers.get(timeout=10) == ("7", {"y": "1"})
+    assert responses.get(timeout=10) == ("7", {"y": "1"})
     alice.unbind_receive_response(7)
 
 
 @pytest.mark.parametrize(("error", "text"), [(KeyError("url"), "KeyError: 'url'"), (SystemExit(3), "SystemExit: 3")])
-def test_terse_exceptions_bear_their_names(pair: tuple[Any, Any], error: BaseException, text: str) -> None:
+def test_error_texts_with_the_type_of_the_exception(pair: tuple[Any, Any], error: BaseException, text: str) -> None:
     alice, bob = pair
 
     def handler(key: str, sender: str, mtype: str, params: Any, extra: Any) -> None:
@@ -112,7 +112,7 @@ def test_terse_exceptions_bear_their_names(pair: tuple[Any, Any], error: BaseExc
     assert alice.ecall_and_wait("bob", "test.x", 10)["samp.error"]["samp.errortxt"] == text
 
 
-def test_the_own_name_is_a_name(pair: tuple[Any, Any]) -> None:
+def test_own_name(pair: tuple[Any, Any]) -> None:
     alice, _ = pair
     assert alice.get_metadata("ALICE")["samp.name"] == "Alice"
 
@@ -126,7 +126,7 @@ def test_warnings_name_the_line_of_the_program(pair: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 65536, "x", None, 1.5])
-def test_ports(port: Any) -> None:
+def test_invalid_ports(port: Any) -> None:
     for make in (
         lambda: SAMPHubServer(port=port),
         lambda: SAMPHubServer(web_port=port),
@@ -137,7 +137,7 @@ def test_ports(port: Any) -> None:
 
 
 def test_a_relative_lockfile(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R35: the hub removes it, wherever the program has gone since."""
+    """R35: the hub removes a lockfile with a relative path, even if the program has changed its directory."""
     (isolated / "sub").mkdir()
     monkeypatch.chdir(isolated)
     hub = SAMPHubServer(lockfile="a.lock", web_profile=False)

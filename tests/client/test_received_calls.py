@@ -1,8 +1,8 @@
 """
-Each delivery of a call gets one reply, whatever its msg-id was before (R20, R21).
+Each delivery of a call gets one reply, even if its msg-id was used before (R20, R21).
 
-Hubs built on JSAMP give a message the msg-id that they gave before when its sender uses its msg-tag again; ours never
-does. So the deliveries are made here as such a hub makes them.
+Hubs built on JSAMP use the same msg-id again if the sender uses the same msg-tag again; the hub of this package never
+does. So the tests deliver calls as such a hub delivers them.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pyvo.samp.utils import SAMPMsgReplierWrapper
 
 from .conftest import Connect
 
-ID = "c1_A_92a4_tag"  # as JSAMP makes it
+ID = "c1_A_92a4_tag"  # a msg-id of JSAMP
 
 
 class Deliveries:
-    """Delivers calls to a client, and keeps its replies from the hub, which did not send these calls."""
+    """Deliver calls to a client, and record its replies, which are not sent: the hub did not send these calls."""
 
     def __init__(self, client: SAMPIntegratedClient, monkeypatch: pytest.MonkeyPatch) -> None:
         self.client = client
         self.replies: queue.Queue[Any] = queue.Queue()
         self._threads: list[threading.Thread] = []
-        ask = client.hub._call
+        original_call = client.hub._call
 
         def record(operation: str, /, **params: Any) -> Any:
             if operation != "reply":
-                return ask(operation, **params)
+                return original_call(operation, **params)
             self.replies.put((params["msg_id"], params["response"]))
             return ""
 
@@ -47,7 +47,7 @@ class Deliveries:
         message = {"samp.mtype": mtype, "samp.params": params}
         self.client.receive_call(str(self.client.get_private_key()), "c9", msg_id, message)
 
-    def begin(self, mtype: str, **params: str) -> threading.Thread:
+    def deliver_in_thread(self, mtype: str, **params: str) -> threading.Thread:
         """Deliver one call in another thread."""
         thread = threading.Thread(target=self.deliver, args=(mtype,), kwargs=params)
         self._threads.append(thread)
@@ -60,7 +60,7 @@ class Deliveries:
             assert not thread.is_alive()
 
     def responses(self) -> list[dict[str, Any]]:
-        """What was replied so far."""
+        """Return the replies since the last call of this method."""
         found = []
         while not self.replies.empty():
             msg_id, response = self.replies.get()
@@ -69,7 +69,7 @@ class Deliveries:
         return found
 
     def statuses(self) -> list[str]:
-        """The statuses of what was replied so far."""
+        """Return the statuses of the replies since the last call of this method."""
         return [response["samp.status"] for response in self.responses()]
 
 
@@ -114,8 +114,8 @@ def bind_all(client: SAMPIntegratedClient) -> None:
     client.bind_receive_call("test.replies-raises", replies_and_raises)
 
 
-#: The responses that a caller gets from the handlers of `bind_all`, and by the package itself.
-ANSWERS = {
+#: The status of the reply for each handler of `bind_all`, and for the ping, to which the package itself replies.
+STATUSES = {
     "test.on": "samp.ok",
     "test.five": "samp.ok",
     "test.wrapped": "samp.ok",
@@ -130,7 +130,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("dispatched", [False, True])
 def test_the_same_id_again(join: Connect, deliveries: Deliver, dispatched: bool) -> None:
-    """Every handler, and the answers of the package itself: one reply to each delivery, in either profile."""
+    """Each delivery gets one reply, from each kind of handler and from the package itself, with both profiles."""
     jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
     options = {"dispatch": jobs.put} if dispatched else {}
     client = join("Bob", **options)
@@ -139,7 +139,7 @@ def test_the_same_id_again(join: Connect, deliveries: Deliver, dispatched: bool)
     window = threading.Thread(target=lambda: [job() for job in iter(jobs.get, None)])
     window.start()
     try:
-        for mtype, status in ANSWERS.items():
+        for mtype, status in STATUSES.items():
             for _ in range(3):
                 hub.deliver(mtype)
                 assert hub.statuses() == [status], mtype
@@ -148,31 +148,31 @@ def test_the_same_id_again(join: Connect, deliveries: Deliver, dispatched: bool)
         window.join(10)
 
 
-def test_receive_takes_the_same_id_again(join: Connect, deliveries: Deliver) -> None:
-    """What `incoming` takes is replied to by the queue, once each."""
+def test_incoming_with_the_same_id_again(join: Connect, deliveries: Deliver) -> None:
+    """A queue of `incoming` replies once to each delivery."""
     client = join("Bob")
     hub = deliveries(client)
-    with client.incoming("test.*") as arriving:
+    with client.incoming("test.*") as incoming:
         for number in range(3):
             hub.deliver("test.x", n=str(number))
             assert hub.statuses() == ["samp.ok"]
-            assert arriving.get(10) == {"n": str(number)}
+            assert incoming.get(10) == {"n": str(number)}
 
 
 @pytest.mark.parametrize("replying", ["1", "2"])
-def test_two_at_once(join: Connect, deliveries: Deliver, replying: str) -> None:
+def test_two_open_calls_with_the_same_id(join: Connect, deliveries: Deliver, replying: str) -> None:
     """
-    Two calls of one id that are open at the same moment: each gets its own reply.
+    Two open calls with the same id: each gets its own reply.
 
-    One handler replies and fails afterwards, the other only fails: the one call is answered once, the other, too.
+    One handler replies and then raises, the other only raises: each of the calls gets one reply.
     """
     client = join("Bob")
     hub = deliveries(client)
-    at_work = {"1": threading.Event(), "2": threading.Event()}
+    started = {"1": threading.Event(), "2": threading.Event()}
     both = threading.Barrier(2)
 
     def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
-        at_work[params["n"]].set()
+        started[params["n"]].set()
         both.wait(10)
         if params["n"] == replying:
             client.ereply(msg_id, "samp.ok", result={})
@@ -183,8 +183,8 @@ def test_two_at_once(join: Connect, deliveries: Deliver, replying: str) -> None:
         raise ValueError("too late")
 
     client.bind_receive_call("test.x", handler)
-    for number, event in at_work.items():
-        hub.begin("test.x", n=number)
+    for number, event in started.items():
+        hub.deliver_in_thread("test.x", n=number)
         assert event.wait(10)
         if number == "1":
             assert hub.statuses() == []
@@ -196,7 +196,7 @@ def test_two_at_once(join: Connect, deliveries: Deliver, replying: str) -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_reply_from_another_thread(join: Connect, deliveries: Deliver, wrapped: bool) -> None:
-    """A handler waits while its thread replies, as a program with a window does it: there is no second reply."""
+    """If a handler replies from another thread, as programs with a window do, there is no second reply."""
     client = join("Bob")
     hub = deliveries(client)
 
@@ -213,21 +213,21 @@ def test_reply_from_another_thread(join: Connect, deliveries: Deliver, wrapped: 
 
 
 def test_late_reply_belongs_to_the_earlier_call(join: Connect, deliveries: Deliver) -> None:
-    """A reply that comes when the handler is long done is not taken for that of the next call of the same id."""
+    """A reply after the handler has returned is not taken for the reply to the next call with the same id."""
     client = join("Bob")
     hub = deliveries(client)
-    at_work, late = threading.Event(), threading.Event()
+    started, late = threading.Event(), threading.Event()
 
     def handler(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         if params["n"] == "2":
-            at_work.set()
+            started.set()
             assert late.wait(10)
             raise ValueError("no")
 
     client.bind_receive_call("test.x", handler)
     hub.deliver("test.x", n="1")
-    second = hub.begin("test.x", n="2")
-    assert at_work.wait(10)
+    second = hub.deliver_in_thread("test.x", n="2")
+    assert started.wait(10)
     client.ereply(ID, "samp.ok", result={})
     assert hub.statuses() == ["samp.ok"]
     late.set()
@@ -240,14 +240,14 @@ def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, mon
     client = join("Bob")
     hub = deliveries(client)
     record = client.hub._call
-    refusals = iter([True, False])
+    rejections = iter([True, False])
 
-    def refuse(operation: str, /, **params: Any) -> Any:
-        if next(refusals):
+    def reject(operation: str, /, **params: Any) -> Any:
+        if next(rejections):
             raise SAMPProxyError(1, "not ASCII")
         return record(operation, **params)
 
-    monkeypatch.setattr(client.hub, "_call", refuse)
+    monkeypatch.setattr(client.hub, "_call", reject)
 
     def handler(key: str, sender: str, msg_id: str, *_: Any) -> None:
         client.ereply(msg_id, "samp.ok", result={})
@@ -258,7 +258,7 @@ def test_reply_that_fails_does_not_count(join: Connect, deliveries: Deliver, mon
 
 
 def test_wrapper_without_a_delivery(join: Connect, deliveries: Deliver) -> None:
-    """A program may call a wrapped handler by itself, from a `receive_call` of its own."""
+    """A program may call a wrapped handler itself, from its own `receive_call`."""
     client = join("Bob")
     hub = deliveries(client)
 
@@ -272,34 +272,34 @@ def test_wrapper_without_a_delivery(join: Connect, deliveries: Deliver) -> None:
             assert hub.statuses() == ["samp.ok"]
 
 
-def test_no_room(
+def test_a_full_queue(
     make_hub: Callable[..., SAMPHubServer], connect: Connect, deliveries: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of the Web Profile that is refused for want of room is not taken for an open one of the same id."""
+    """A call of the Web Profile that is rejected because the queue is full is not taken for an open call."""
     web_hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True)
     client = connect("Bob", how={"hub": web_hub, "web": True})
     hub = deliveries(client)
-    at_work, refused = threading.Event(), threading.Event()
+    started, rejected = threading.Event(), threading.Event()
 
     def handler(key: str, sender: str, mtype: str, params: Any, extra: Any) -> None:
-        at_work.set()
-        assert refused.wait(10)
+        started.set()
+        assert rejected.wait(10)
 
     client.bind_receive_call("test.x", handler)
-    hub.begin("test.x")
-    assert at_work.wait(10)
+    hub.deliver_in_thread("test.x")
+    assert started.wait(10)
     monkeypatch.setattr(callback_server, "MAX_WAITING", -1)
     receiver: Any = client.client._cleanup.receiver
     params = ["c9", ID, {"samp.mtype": "test.x", "samp.params": {}}]
     receiver._enqueue(client.get_private_key(), {"samp.methodName": "receiveCall", "samp.params": params})
     assert hub.statuses() == ["samp.error"]
-    refused.set()
+    rejected.set()
     hub.close()
     assert hub.statuses() == ["samp.ok"]
 
 
 def test_calls_without_a_reply_are_forgotten() -> None:
-    """Handlers that never reply do not fill the memory; a registration's calls are its own."""
+    """Handlers that never reply use bounded memory. Each registration has its own calls."""
     calls = ReceivedCalls()
     for number in range(2 * MAX_OPEN):
         calls.add("key", str(number))
@@ -315,35 +315,35 @@ def test_calls_without_a_reply_are_forgotten() -> None:
     assert calls.claim("key", last) is call
 
 
-def test_a_thread_that_reuses_the_identifier() -> None:
-    """A thread with the identifier of an event loop's thread that has ended is not taken for it."""
+def test_a_reused_thread_identifier() -> None:
+    """A new thread is not taken for an ended thread of an event loop that had the same identifier."""
     jobs: queue.Queue[Callable[[], None]] = queue.Queue()
-    elsewhere = HandlerExecutor(jobs.put)
-    waiting = threading.Thread(target=elsewhere.run, args=(lambda: None,))
+    executor = HandlerExecutor(jobs.put)
+    waiting = threading.Thread(target=executor.run, args=(lambda: None,))
     waiting.start()
     window = threading.Thread(target=jobs.get(timeout=10))
     window.start()
     window.join(10)
     waiting.join(10)
-    elsewhere._dispatch = lambda job: elsewhere.cancel_pending()  # the window has gone
-    refused: list[bool] = []
+    executor._dispatch = lambda job: executor.cancel_pending()  # the window was closed
+    rejected: list[bool] = []
 
     def run_again() -> None:
         if threading.get_ident() == window.ident:
             try:
-                elsewhere.run(lambda: None)
+                executor.run(lambda: None)
             except SAMPClientError:
-                refused.append(True)
+                rejected.append(True)
             else:
-                refused.append(False)
+                rejected.append(False)
 
-    # The system gives the identifiers of threads that have ended to new ones; these hold them all
+    # The system reuses the identifiers of ended threads; these threads use them all
     checked = threading.Barrier(100)
     threads = [threading.Thread(target=lambda: (run_again(), checked.wait(20))) for _ in range(checked.parties)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    if not refused:
+    if not rejected:
         pytest.skip("no thread got the identifier of the one that had ended")
-    assert refused == [True]
+    assert rejected == [True]

@@ -1,4 +1,4 @@
-"""A client in many threads, in a forked process, and at its end."""
+"""A client in many threads, in a forked process, and at the exit of the program."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegrate
     alice, bob = pair
     done = threading.Event()
 
-    def leave(*args: Any) -> None:
+    def disconnect(*args: Any) -> None:
         bob.disconnect()
         done.set()
 
-    bob.bind_receive_call("test.leave", leave)
+    bob.bind_receive_call("test.leave", disconnect)
     response = alice.ecall_and_wait("bob", "test.leave", 10)
     assert response["samp.status"] == "samp.error"
     assert done.wait(5)
@@ -42,7 +42,7 @@ def test_disconnect_in_a_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegrate
 
 
 def test_disconnect_with_a_blocked_handler(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """A handler that never ends does not hold `disconnect` up for long."""
+    """A handler that never returns does not delay `disconnect` for more than 3 s."""
     alice, bob = pair
     started, release = threading.Event(), threading.Event()
 
@@ -60,19 +60,19 @@ def test_disconnect_with_a_blocked_handler(pair: tuple[SAMPIntegratedClient, SAM
 
 
 def test_fifty_threads(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """Fifty threads use one client; each gets its own answers."""
+    """Fifty threads use one client; each gets the responses to its own calls."""
     alice, bob = pair
     bob.bind_receive_call("test.echo", lambda key, sender, mid, mtype, params, *_: bob.ereply(mid, "samp.ok", params))
     bob_id = str(bob.get_public_id())
     wrong: list[Any] = []
 
-    def ask(number: int) -> None:
+    def call(number: int) -> None:
         for count in range(10):
             response = alice.ecall_and_wait(bob_id, "test.echo", 30, n=number, count=count)
             if response.get("samp.result") != {"n": str(number), "count": str(count)}:
                 wrong.append(response)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(50)]
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -82,17 +82,17 @@ def test_fifty_threads(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) 
 
 
 def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """Twenty-five calls that wait keep neither `notify` nor `reply` of the same client from going out."""
+    """While 25 calls of a client wait for responses, the client can still send notifications and replies."""
     alice, bob = pair
     arrived: queue.Queue[str] = queue.Queue()
     bob.bind_receive_call("test.later", lambda key, sender, mid, *rest: arrived.put(mid))
     alice.bind_receive_call("test.back", lambda key, sender, mid, *rest: alice.ereply(mid, "samp.ok", {}))
     note = record(bob)
     bob.bind_receive_notification("test.note", note)
-    answers: queue.Queue[str] = queue.Queue()
+    statuses: queue.Queue[str] = queue.Queue()
 
     def wait() -> None:
-        answers.put(alice.ecall_and_wait("bob", "test.later", 40)["samp.status"])
+        statuses.put(alice.ecall_and_wait("bob", "test.later", 40)["samp.status"])
 
     threads = [threading.Thread(target=wait) for _ in range(25)]
     for thread in threads:
@@ -105,7 +105,7 @@ def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAM
     assert time.monotonic() - begin < 2
     for msg_id in msg_ids:
         bob.ereply(msg_id, "samp.ok", {})
-    assert [answers.get(timeout=20) for _ in threads] == ["samp.ok"] * 25
+    assert [statuses.get(timeout=20) for _ in threads] == ["samp.ok"] * 25
     for thread in threads:
         thread.join(5)
 
@@ -113,17 +113,17 @@ def test_waiting_calls_do_not_block_others(pair: tuple[SAMPIntegratedClient, SAM
 def test_garbage_collection(
     samp_client: Callable[..., RecordingClient], connect: Connect, monitored: queue.Queue[Any]
 ) -> None:
-    """A client that its program forgets unregisters and ends its threads."""
+    """A client that the program no longer references unregisters and ends its threads."""
     witness = samp_client("Witness", [])
     monitored.get(timeout=10)
-    forgotten = SAMPIntegratedClient(name="Forgotten")
-    forgotten.connect()
-    forgotten.bind_receive_call("test.x", lambda *args: None)
-    assert witness.ecall_and_wait("forgotten", "samp.app.ping", 10)["samp.status"] == "samp.ok"
+    dropped = SAMPIntegratedClient(name="Dropped")
+    dropped.connect()
+    dropped.bind_receive_call("test.x", lambda *args: None)
+    assert witness.ecall_and_wait("dropped", "samp.app.ping", 10)["samp.status"] == "samp.ok"
     monitored.get(timeout=10)
-    del forgotten
+    del dropped
     gc.collect()
-    witness.assert_unregistered("Forgotten", within=10)
+    witness.assert_unregistered("Dropped", within=10)
 
 
 EXITING = f"""{MONITORED}
@@ -132,7 +132,7 @@ from pyvo.samp import SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Script")
 client.connect()
 client.bind_receive_call("test.x", lambda *args: None)
-assert answered.wait(10)
+assert responded.wait(10)
 print(client.get_public_id(), flush=True)
 sys.stdin.readline()
 {{end}}
@@ -141,7 +141,7 @@ sys.stdin.readline()
 
 @pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(3)", 3), ("1/0", 1)])
 def test_exit(hub: SAMPHubServer, connect: Connect, script: Script, end: str, code: int) -> None:
-    """A script that ends without disconnecting is not kept alive, and unregisters."""
+    """A script that ends without disconnecting exits within 3 s, and its client is unregistered."""
     witness = connect("Witness")
     process = script(EXITING.format(end=end), "-W", "error")
     client_id = first_line(process)
@@ -156,7 +156,7 @@ def test_exit(hub: SAMPHubServer, connect: Connect, script: Script, end: str, co
 
 
 def test_exit_with_a_frozen_hub(hub_process: HubProcess, script: Script) -> None:
-    """A hub that does not answer holds up the end of a script by seconds, not for ever."""
+    """A hub that does not respond delays the exit of a script by less than 6 s."""
     frozen = hub_process()
     process = script(EXITING.format(end=""))
     first_line(process)
@@ -172,7 +172,7 @@ import os, sys
 from pyvo.samp import SAMPClientError, SAMPHubError, SAMPIntegratedClient
 client = SAMPIntegratedClient(name="Parent")
 client.connect()
-assert answered.wait(10)
+assert responded.wait(10)
 own_id = client.get_public_id()
 child = os.fork()
 if not child:
@@ -191,7 +191,7 @@ if not child:
         client.disconnect()
         child = os.fork()
         if not child:
-            sys.exit(0)  # leaves nothing behind, unregisters no client
+            sys.exit(0)  # unregisters no client
         assert os.waitpid(child, 0)[1] == 0
     except Exception:
         import traceback
@@ -208,27 +208,27 @@ print("done", flush=True)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_fork(hub: SAMPHubServer, connect: Connect, script: Script) -> None:
-    """The child of a fork gets an error, can connect again, and does not disturb its parent."""
-    # Python 3.12 and later warn of any fork in a process with threads.
+    """In the child of a fork the client raises an error and can connect again; the parent stays connected."""
+    # Python 3.12 and later warn of each fork in a process with threads.
     process = script(FORKING, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
     assert process.communicate(timeout=40) == (b"done\n", b"")
     assert other_ids(connect("Witness")) == []
 
 
-def _ask_for_ever(client: SAMPIntegratedClient) -> None:
+def _call_forever(client: SAMPIntegratedClient) -> None:
     while True:
         client.ping()
         client.get_registered_clients()
 
 
 def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
-    """`disconnect` may be called from a signal handler, whatever the main thread was doing."""
+    """`disconnect` may be called from a signal handler, even if the main thread waits for a response."""
     alice = connect("Alice")
     previous = signal.signal(signal.SIGALRM, lambda *_: alice.disconnect())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises((SAMPClientError, SAMPHubError, SAMPProxyError)):
-            _ask_for_ever(alice)
+            _call_forever(alice)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -241,7 +241,7 @@ def test_signal_handler(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 class Connecting:
-    """A client that another thread connects, and its errors."""
+    """A client that another thread connects; the errors of its threads are collected."""
 
     def __init__(self) -> None:
         self.client = SAMPIntegratedClient(name="Alice")
@@ -267,7 +267,7 @@ class Connecting:
 
 
 def before(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callable[..., object]) -> None:
-    """Call a function once before a method of the package."""
+    """Call a function before the first call of a method of the package."""
     original = getattr(kind, name)
     done: list[bool] = []
 
@@ -281,7 +281,7 @@ def before(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, first: Callab
 
 
 def test_disconnect_during_connect(hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registration that is under way in another thread is awaited, and undone."""
+    """`disconnect` waits for a registration in progress in another thread, and then unregisters the client."""
     witness = connect("Witness")
     started, release = threading.Event(), threading.Event()
     before(monkeypatch, SAMPClient, "_declare_all", lambda _: (started.set(), release.wait(10)))
@@ -304,7 +304,11 @@ def test_disconnect_during_connect(hub: SAMPHubServer, connect: Connect, monkeyp
 def test_disconnect_during_a_connect_that_hangs(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the end the connection is closed under it; a client that has its key then unregisters by another one."""
+    """
+    After CONNECT_TIMEOUT, `disconnect` closes the connection of a `connect` that hangs.
+
+    If the client already has a key, it unregisters over another connection.
+    """
     monkeypatch.setattr(session, "CONNECT_TIMEOUT", 0.1)
     witness = connect("Witness")
     started = threading.Event()
@@ -334,7 +338,7 @@ def _interrupt() -> None:
 def test_signal_during_connect(
     hub: SAMPHubServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str], how: str
 ) -> None:
-    """A signal whose handler disconnects, or raises as ^C does, leaves no client behind in the hub."""
+    """If a signal handler disconnects, or raises like ^C, no client stays registered with the hub."""
     witness = connect("Witness")
     alice = SAMPIntegratedClient(name="Alice")
     handler = alice.disconnect if how == "disconnect" else _interrupt

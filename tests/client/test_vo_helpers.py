@@ -1,4 +1,4 @@
-"""Sending tables and products with one call."""
+"""Functions that send tables and products with one call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .conftest import Connect, record
 
 
 class Reader:
-    """A handler that reads the table while it is asked to."""
+    """A handler that reads the table before it replies."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self.client = client
@@ -46,7 +46,7 @@ def table() -> Table:
 
 
 def test_connection(hub: SAMPHubServer, connect: Connect) -> None:
-    """It connects for the length of a block."""
+    """`connection` connects a client for a ``with`` block."""
     witness = connect("Witness")
     with connection("Mine", "A description", metadata={"author.name": "Me"}) as client:
         assert witness.get_metadata("mine") == {
@@ -61,7 +61,7 @@ def test_connection(hub: SAMPHubServer, connect: Connect) -> None:
 
 
 def test_accessible_table(table: Table) -> None:
-    """The file is there for the length of the block, and only for its owner."""
+    """The file exists during the block, and only its owner can read it."""
     with accessible_table(table) as url:
         path = Path(url2pathname(urlsplit(url).path))
         assert url == path.as_uri()
@@ -70,8 +70,8 @@ def test_accessible_table(table: Table) -> None:
     assert not path.parent.exists()
 
 
-def test_send_table_to_one(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """By name, in upper or lower case."""
+def test_send_table_to_one_recipient(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """The recipient is given by its name, in upper or lower case."""
     alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
     readers = [Reader(bob), Reader(carol)]
     for reader in readers:
@@ -86,8 +86,8 @@ def test_send_table_to_one(hub: SAMPHubServer, connect: Connect, table: Table) -
         send_table_to(bob, table, client_name="alice")
 
 
-def test_send_table_to_all(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """A recipient that cannot load the table is reported, and the others get it."""
+def test_send_table_to_all_recipients(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """A warning names a recipient that cannot load the table; the others get the table."""
     alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
     with pytest.warns(SAMPWarning, match="nothing was sent"):
         send_table_to(alice, table)
@@ -100,7 +100,7 @@ def test_send_table_to_all(hub: SAMPHubServer, connect: Connect, table: Table) -
 
 
 def test_products(hub: SAMPHubServer, connect: Connect) -> None:
-    """URLs of spectra, images and others, to one or to all."""
+    """URLs of spectra, images and other products are sent to one or to all recipients."""
     alice, bob = connect("Alice"), connect("Bob")
     note = record(bob)
     bob.bind_receive_notification("*", note)

@@ -1,4 +1,4 @@
-"""What is special about a client of the Web Profile; messages are tested by both profiles in `test_messages`."""
+"""Clients of the Web Profile; `test_messages` tests messages with both profiles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def web_hub(make_hub: MakeHub) -> SAMPHubServer:
 
 
 def test_without_a_lockfile(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """R39: the address of the Web Profile is all that is needed; no lockfile is read."""
+    """R39: the client only needs the address of the Web Profile, and reads no lockfile."""
     web = connect("Web", how={"web": f"http://localhost:{web_hub._web_port}/"})
     assert web.hub.lockfile == {}
     assert isinstance(web.hub, SAMPWebHubProxy)
@@ -33,38 +33,38 @@ def test_without_a_lockfile(web_hub: SAMPHubServer, connect: Connect) -> None:
         web.hub.set_xmlrpc_callback(str(web.get_private_key()), "http://127.0.0.1:1/")
 
 
-def test_both_profiles_meet(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """A client of one profile calls one of the other, and the other way round."""
+def test_messages_between_the_profiles(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """Clients of the two profiles can call each other."""
     web, alice = connect("Web", how={"hub": web_hub, "web": True}), connect("Alice")
     for client, result in ((web, {"from": "web"}), (alice, {"from": "alice"})):
         client.bind_receive_call("table.x", record(client, result))
     assert alice.ecall_and_wait("web", "table.x", 10)["samp.result"] == {"from": "web"}
     assert web.ecall_and_wait("alice", "table.x", 10)["samp.result"] == {"from": "alice"}
     with pytest.raises(SAMPProxyError):
-        web.hub.proxy.samp.hub.getRegisteredClients(web.get_private_key())  # R38: its key is dead there
+        web.hub.proxy.samp.hub.getRegisteredClients(web.get_private_key())  # R38: its key is invalid there
 
 
-def test_refused(make_hub: MakeHub) -> None:
-    """R40: without consent the registration is a fault."""
-    asked = []
+def test_registration_without_consent(make_hub: MakeHub) -> None:
+    """R40: without consent the response to the registration is a fault."""
+    names = []
 
-    def refuse(name: str, details: Any, client: Any, origin: Any) -> bool:
-        asked.append(name)
+    def reject(name: str, details: Any, client: Any, origin: Any) -> bool:
+        names.append(name)
         return False
 
-    hub = make_hub(web_profile=True, web_profile_dialog=refuse)
+    hub = make_hub(web_profile=True, web_profile_dialog=reject)
     client = SAMPIntegratedClient(name="Web")
     with pytest.raises(SAMPProxyError):
         client.connect(hub=hub, web=True)
-    assert asked == ["Web"]
+    assert names == ["Web"]
     assert not client.is_connected
     client.connect(hub=hub)  # the other profile needs no consent
     assert client.is_connected
     client.disconnect()
 
 
-def test_nameless(make_hub: MakeHub, connect: Connect) -> None:
-    """R40: a client without a name asks for consent with one."""
+def test_client_without_a_name(make_hub: MakeHub, connect: Connect) -> None:
+    """R40: a client without a name registers with the name Python, which the consent dialog shows."""
     names: list[str] = []
 
     def consent(name: str, details: Any, client: Any, origin: Any) -> bool:
@@ -75,15 +75,15 @@ def test_nameless(make_hub: MakeHub, connect: Connect) -> None:
     assert names == ["Python"]
 
 
-def test_disconnect_while_the_user_thinks(make_hub: MakeHub) -> None:
+def test_disconnect_during_the_consent_request(make_hub: MakeHub) -> None:
     """`disconnect` ends a `connect` that waits for consent in another thread."""
-    asked, answer = threading.Event(), threading.Event()
+    requested, decided = threading.Event(), threading.Event()
 
-    def think(*_: Any) -> bool:
-        asked.set()
-        return answer.wait(20)
+    def decide_later(*_: Any) -> bool:
+        requested.set()
+        return decided.wait(20)
 
-    hub = make_hub(web_profile=True, web_profile_dialog=think)
+    hub = make_hub(web_profile=True, web_profile_dialog=decide_later)
     client = SAMPIntegratedClient(name="Web")
     errors: list[BaseException] = []
 
@@ -95,12 +95,12 @@ def test_disconnect_while_the_user_thinks(make_hub: MakeHub) -> None:
 
     thread = threading.Thread(target=connect)
     thread.start()
-    assert asked.wait(5)
+    assert requested.wait(5)
     client.disconnect()
     thread.join(5)
     assert not thread.is_alive()
     assert len(errors) == 1
-    answer.set()
+    decided.set()
 
 
 def test_no_web_profile(make_hub: MakeHub) -> None:
@@ -118,8 +118,8 @@ def test_no_web_profile(make_hub: MakeHub) -> None:
         client.connect(web=True, hub=hub)
 
 
-def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """A web client notices that its hub is gone, and registers with the next."""
+def test_reconnect(web_hub: SAMPHubServer, connect: Connect) -> None:
+    """A web client notices that its hub has stopped, and registers with the next hub."""
     seen, on_state = states()
     url = f"http://127.0.0.1:{web_hub._web_port}/"
     web = connect("Web", how={"web": url, "reconnect": True, "on_state": on_state})
@@ -139,7 +139,7 @@ def test_hub_stops_and_comes_back(web_hub: SAMPHubServer, connect: Connect) -> N
 
 
 def test_disconnected_by_the_hub(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """A web client whose key the hub does not take any more notices by its next pull."""
+    """A web client whose key is no longer valid notices this at its next pull."""
     seen, on_state = states()
     web = connect("Web", how={"hub": web_hub, "web": True, "on_state": on_state})
     web.hub._samp_hub.unregister(web.get_private_key())
@@ -149,8 +149,8 @@ def test_disconnected_by_the_hub(web_hub: SAMPHubServer, connect: Connect) -> No
         web.ping()
 
 
-def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    """An invalid callback is logged and does not end the pulling."""
+def test_invalid_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """An invalid callback is logged, and the client continues to pull."""
     web = connect("Web", how={"hub": web_hub, "web": True})
     puller = web.client._cleanup.receiver
     for callback in ("text", {}, {"samp.methodName": "receiveCall"}, {"samp.methodName": "x", "samp.params": []}):
@@ -161,7 +161,7 @@ def test_bad_callbacks(web_hub: SAMPHubServer, connect: Connect, caplog: pytest.
 
 
 def test_translate_url(web_hub: SAMPHubServer, connect: Connect) -> None:
-    """R46: URLs are translated by what the hub gave at registration."""
+    """R46: URLs are translated with the prefix that the hub sent at the registration."""
     web = connect("Web", how={"hub": web_hub, "web": True})
     translated = web.hub.translate_url("http://example.org/a?b=c&d=%41")
     assert translated.startswith((f"http://127.0.0.1:{web_hub._web_port}/", f"http://localhost:{web_hub._web_port}/"))

@@ -1,12 +1,12 @@
 """
-The examples that pytest-doctestplus does not run.
+Find and run the examples that pytest-doctestplus does not run.
 
-It runs the examples of all pages with stand-ins for other programs (``docs/conftest.py``). It cannot do this:
+pytest-doctestplus runs the examples of all pages with stand-ins for other programs (``docs/conftest.py``). It cannot:
 
 - run a page a second time, with the real programs: `run_page` does, for ``tests/interop/test_docs.py``;
-- run code without prompts, which readers paste: that of the README, and of docstrings;
-- await: the examples of `AsyncSAMPClient` are coroutines;
-- find docstrings in a namespace package: it would import each module of ``pyvo`` a second time, under another name.
+- run code without prompts, as in the README and in docstrings, which readers can paste;
+- run coroutines, such as the examples of `AsyncSAMPClient`;
+- find docstrings in a namespace package: it would import each module of ``pyvo`` again, under another name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def load_module(path: Path) -> ModuleType:
-    """Load a module by its path: other distributions install a package ``docs``, too."""
+    """Load a module by its path, because other distributions also install a package ``docs``."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -38,19 +38,19 @@ def load_module(path: Path) -> ModuleType:
 
 
 def pages() -> list[Path]:
-    """The pages with examples, which have Python's prompt."""
+    """Return the pages that have examples with Python's prompt."""
     found = [path for path in sorted(DOCS.rglob("*.rst")) if "_build" not in path.parts and "api" not in path.parts]
     return [path for path in found if ">>> " in path.read_text()]
 
 
 def run_page(path: Path, desk: Any) -> None:
-    """Run all examples of a page in one namespace, those in its comments included."""
+    """Run all examples of a page in one namespace, including examples in comments."""
     test = doctest.DocTestParser().get_doctest(path.read_text(), {"desk": desk}, path.name, str(path), 0)
     run(test)
 
 
 def run(test: doctest.DocTest) -> None:
-    """Run an example, and fail with the whole report if something is not as it was written."""
+    """Run an example, and fail with the whole report if its output differs."""
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     runner.run(test, out=report.append)
@@ -58,17 +58,17 @@ def run(test: doctest.DocTest) -> None:
 
 
 def modules() -> list[ModuleType]:
-    """All modules of the package."""
+    """Return all modules of the package."""
     package = importlib.import_module("pyvo.samp")
     names = [info.name for info in pkgutil.walk_packages(package.__path__, "pyvo.samp.")]
-    left_out = ["__main__", "_version", "consent_tk"]
+    skipped = ["__main__", "_version", "consent_tk"]
     if importlib.util.find_spec("jupyter_server") is None:
-        left_out.append("jupyter_server.handler")  # it runs in a Jupyter server
-    return [importlib.import_module(name) for name in names if not name.endswith(tuple(left_out))]
+        skipped.append("jupyter_server.handler")  # it runs in a Jupyter server
+    return [importlib.import_module(name) for name in names if not name.endswith(tuple(skipped))]
 
 
 def docstring_examples() -> dict[str, str]:
-    """The code below "Examples" in docstrings, by the name of what it explains."""
+    """Return the code below "Examples" in docstrings, by the name of the object."""
     found: dict[str, str] = {}
     for module in modules():
         for name, thing in vars(module).items():
@@ -86,6 +86,6 @@ def docstring_examples() -> dict[str, str]:
 
 
 def _code(section: str) -> str:
-    """The literal blocks of a section, without what is said between them."""
+    """Return the literal blocks of a section, without the text between them."""
     lines = [line for line in section.splitlines() if line.startswith("    ") or not line.strip()]
     return textwrap.dedent("\n".join(lines)).strip()

@@ -1,4 +1,4 @@
-"""The architecture page names files, functions and packages that exist, and draws the layers as they are."""
+"""The architecture page names existing files, functions and packages, and shows the layers of the package."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .examples import DOCS, load_module
 
 PAGE = DOCS / "contributing" / "architecture.rst"
 TEXT = PAGE.read_text(encoding="utf-8")
-#: A file, and the names in it that follow.
+#: A file, and the names after it that it defines.
 REFERENCE = re.compile(r"``([a-z0-9_/]+\.py)``((?:(?: and| or|,)?\s+``[A-Za-z_][\w.]*``)*)")
-#: A path of the checkout, not of the package.
+#: Paths outside the package.
 OTHERS = ("tests/", "docs/")
 
 
@@ -36,7 +36,7 @@ def references() -> list[tuple[str, str]]:
 
 
 def defined(path: str) -> set[str]:
-    """Names of a module: functions, classes, their methods, and constants."""
+    """Return the names that a module defines: functions, classes, methods and constants."""
     found = set()
     for node in parse(PACKAGE / path).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -52,7 +52,7 @@ def defined(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("path", "name"), references())
-def test_reference(path: str, name: str) -> None:
+def test_reference_exists(path: str, name: str) -> None:
     assert (PACKAGE / path).exists()
     assert not name or name in defined(path)
 
@@ -61,13 +61,13 @@ def test_references_are_found() -> None:
     assert len(references()) > 50
 
 
-def test_every_package_has_its_table() -> None:
+def test_every_package_has_a_table() -> None:
     included = set(re.findall(r"include:: ../api/modules-(\w+)\.txt", TEXT))
     assert included == {path.name for path in load_module(DOCS / "describe.py").packages()}
 
 
 def test_picture_has_all_packages() -> None:
-    """The picture shows each package of the layers that exists."""
+    """The picture shows all packages, and all of them belong to a layer."""
     picture = TEXT.partition(".. code-block:: none")[2].partition("\nThe event loop")[0]
     exist = {name.partition(".")[0] for name in modules() if "." in name}
     drawn = set(re.findall(r"\w+", picture))

@@ -12,8 +12,8 @@ import pytest
 
 validate = pytest.importorskip("numpydoc.validate")
 
-#: What is not asked for: examples, cross references and second paragraphs where they would say nothing, and a section
-#: on what is returned where one sentence has said it.
+#: Not required: examples, cross references and second paragraphs that would add nothing, and a Returns section if the
+#: summary already describes the return value.
 LEFT_OUT = {"EX01", "SA01", "ES01", "RT01"}
 
 
@@ -22,7 +22,7 @@ _SHOWN = re.compile(r"^\.\. automodapi:: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
 
 
 def public() -> list[str]:
-    """Names of classes, functions and methods that the reference shows."""
+    """Return the names of classes, functions and methods that the reference shows."""
     found = _in_module("pyvo.samp", set())
     for name, options in _SHOWN.findall(MODULES.read_text(encoding="utf-8")):
         skipped = re.search(r":skip: (.*)", options)
@@ -50,26 +50,26 @@ def _is_ours(member: object) -> bool:
 
 
 @pytest.mark.parametrize("name", public())
-def test_docstring(name: str) -> None:
+def test_docstring_is_valid(name: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of ipywidgets, whose properties numpydoc reads
+        warnings.simplefilter("ignore")  # numpydoc reads properties of ipywidgets, which warn
         result = validate.validate(name)
     errors = [error for error in result["errors"] if error[0] not in LEFT_OUT]
-    if "\n    As " in result["docstring"]:  # "As of `send`": the types are there
+    if "\n    As " in result["docstring"]:  # "As of `send`": the docstring of `send` has the types
         errors = [error for error in errors if error[0] != "PR04"]
     assert not errors, errors
 
 
 @pytest.mark.parametrize("name", ["pyvo.samp", *(name for name, _options in _SHOWN.findall(MODULES.read_text()))])
-def test_module(name: str) -> None:
-    """numpydoc cannot validate packages: a module needs a sentence."""
+def test_module_has_a_sentence(name: str) -> None:
+    """The docstring of a module starts with a sentence. numpydoc cannot validate packages."""
     first_line = (inspect.getdoc(importlib.import_module(name)) or "").partition("\n\n")[0]
     assert first_line[:1].isupper()
     assert first_line.endswith((".", ":"))
 
 
 def test_the_reference_has_all_names() -> None:
-    """What can be imported from the package is in the reference, and so is covered here; constants have a section."""
+    """The reference shows all names in ``pyvo.samp.__all__``, so these tests cover them; constants have a section."""
     import pyvo.samp
 
     text = MODULES.read_text(encoding="utf-8")

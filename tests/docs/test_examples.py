@@ -1,7 +1,7 @@
 """
-The examples of the README and of docstrings run. `examples` says why pytest-doctestplus does not run them.
+The examples of the README and of docstrings run. `tests.docs.examples` says why pytest-doctestplus cannot run them.
 
-TOPCAT has a stand-in here.
+A stand-in replaces TOPCAT.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def desk(isolated: Path) -> Iterator[Any]:
 
 
 def test_doctestplus_runs_the_pages(pytestconfig: pytest.Config) -> None:
-    """Guards the settings: without them no example of a page would run."""
+    """The settings for pytest-doctestplus are there; without them no example of a page would run."""
     assert pytestconfig.getini("doctest_plus")
     assert pytestconfig.getini("doctest_rst")
     assert "docs" in pytestconfig.getini("testpaths")
@@ -39,7 +39,7 @@ def test_doctestplus_runs_the_pages(pytestconfig: pytest.Config) -> None:
 
 
 def test_readme(desk: Any) -> None:
-    """The few lines that everybody tries first."""
+    """The first example of the README runs."""
     topcat = desk.open("topcat")
     text = (DOCS.parent / "README.rst").read_text()
     match = re.search(r"^    from astropy.*?(?=^\S)", text, re.DOTALL | re.MULTILINE)
@@ -54,8 +54,8 @@ IN_A_NOTEBOOK = {"pyvo.samp.jupyter.relay.HubRelay"}
 
 @pytest.mark.parametrize("name", sorted(docstring_examples().keys() - IN_A_NOTEBOOK))
 @pytest.mark.filterwarnings("ignore:No client is subscribed")
-def test_docstring(name: str, desk: Any) -> None:
-    """What they use and do not define is a table, and a client."""
+def test_docstring_examples(name: str, desk: Any) -> None:
+    """The examples of docstrings run; a table and a hub with programs are defined for them."""
     viewer = desk.open("topcat")
     code = docstring_examples()[name]
     is_coroutine = "async with" in code or "await " in code
@@ -63,7 +63,7 @@ def test_docstring(name: str, desk: Any) -> None:
     names: dict[str, object] = {"table": Table({"a": [1, 2]}), "desk": desk}
     compiled = compile("from __future__ import annotations\nfrom pyvo.samp import *\n" + code, name, "exec", flags)
     if is_coroutine:
-        # such an example may wait for what comes: it is run until something has reached the viewer
+        # such an example may wait for messages forever: it runs for at most 2 s, and must send something to the viewer
         async def main() -> None:
             task = asyncio.ensure_future(eval(compiled, names))
             done, _ = await asyncio.wait([task], timeout=2)
@@ -78,7 +78,7 @@ def test_docstring(name: str, desk: Any) -> None:
 
 
 def test_there_are_examples() -> None:
-    """Guards the tests above: a collector that finds nothing would be content."""
+    """Examples are found: without any, the tests above would succeed."""
     assert len(pages()) > 3
     assert docstring_examples()
     assert inspect.getdoc(Desk)

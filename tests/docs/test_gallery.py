@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The programs of the gallery run, with stand-ins here; ``tests/interop/test_gallery.py`` has the real programs."""
+"""The gallery's programs run with stand-ins. ``tests/interop/test_gallery.py`` runs them with the real programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def test_every_program_has_a_page() -> None:
-    """Eight pages; each program is shown and can be downloaded."""
+    """The gallery has eight pages. Each program is shown and can be downloaded."""
     pages = re.findall(r"^   ([a-z0-9-]+)$", (GALLERY / "index.rst").read_text(), re.MULTILINE)
     assert len(pages) == 8
     text = "\n".join((GALLERY / f"{page}.rst").read_text() for page in pages)
@@ -77,7 +77,7 @@ def test_ds9_regions(desk: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr("builtins.input", lambda _text: ds9.draw(*regions))
     found = run("ds9_regions")["main"]()
     assert [region[:2] for region in found] == [(151.0, 121.0), (20.0, 20.0)]
-    # 2 pi sigma^2 times the peak, and nothing but noise
+    # the flux of a star is 2 pi sigma^2 times its peak; the other region contains only noise
     assert found[0][2] == pytest.approx(2 * 3.14159 * 9 * 800, rel=0.01)
     assert abs(found[1][2]) < 30
     assert "x =  151.0   y =  121.0   flux =" in capsys.readouterr().out
@@ -105,21 +105,21 @@ def question(parent, title, text):
     return QMessageBox.StandardButton.Yes
 QMessageBox.question = question
 
-def look():
+def check():
     shown = [window.item(row).text() for row in range(window.count())]
     if shown == ["A page", "Sender"]:
         print(*shown, sep="; ", flush=True)
         window.close()
         application.quit()
 timer = QTimer()
-timer.timeout.connect(look)
+timer.timeout.connect(check)
 timer.start(50)
 application.exec()
 """
 
 
 def test_qt_hub(isolated: Path, python_environment: dict[str, str]) -> None:
-    """It is the hub of this home, shows the clients, and lets a page in when its user says so."""
+    """The program is a hub, shows the clients, and registers a web page with the consent of the user."""
     pytest.importorskip("PySide6.QtWidgets")
     command = [sys.executable, "-c", QT, str(GALLERY / "qt_hub.py")]
     environment = {**python_environment, "QT_QPA_PLATFORM": "offscreen"}
@@ -139,7 +139,7 @@ def test_qt_hub(isolated: Path, python_environment: dict[str, str]) -> None:
 
 
 def test_bridge(isolated: Path, make_hub: Callable[..., Any], tmp_path: Path) -> None:
-    """A client of the second hub sends a table to one of the first."""
+    """A client of the second hub sends a table to a client of the first hub."""
     pytest.importorskip("pyvo.samp.bridge")
     hubs = [make_hub(lockfile=tmp_path / name) for name in ("one", "two")]
     command = [sys.executable, str(GALLERY / "bridge.py"), *(str(tmp_path / name) for name in ("one", "two"))]

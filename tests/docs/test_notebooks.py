@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run against a live hub; the one that needs TOPCAT does where that is installed."""
+"""The notebooks of the documentation run with a real hub; one of them requires TOPCAT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def run(python_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, isolated: Path) -> Any:
-    """The function that runs a notebook, in a kernel that finds this package."""
+    """The function that runs a notebook, in a kernel that imports this package."""
     pytest.importorskip("ipykernel")
     pytest.importorskip("nbclient")
     for name, value in python_environment.items():
@@ -37,7 +37,7 @@ def outputs(notebook: Any) -> str:
     )
 
 
-# what the notebook's own machinery leaves open is not ours
+# nbclient and ipykernel leave resources open, and warn
 @pytest.mark.filterwarnings("ignore")
 def test_viewer(run: Any, hub: SAMPHubServer) -> None:
     text = outputs(run("viewer"))
@@ -61,6 +61,6 @@ def test_topcat(run: Any, hub: SAMPHubServer, isolated: Path) -> None:
     assert '(1000, Unit("deg"), True)' in text
 
 
-def test_they_run_this_package() -> None:
-    """Guards the tests above."""
+def test_notebooks_import_this_package() -> None:
+    """The tests above test the package of this checkout, not an installed one."""
     assert os.path.samefile(ROOT / "pyvo", Path(sys.modules["pyvo.samp"].__path__[0]).parent)

@@ -1,4 +1,4 @@
-"""The programs of ``docs/examples`` run, and show what they are sent."""
+"""The programs of ``docs/examples`` run, and show the tables that they receive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyvo.samp import SAMPHubServer, SAMPIntegratedClient
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 GALLERY = EXAMPLES.parent / "gallery"
 
-#: Runs a program's window for as long as it takes to be sent a table.
+#: Opens the window of a program until it shows a table.
 _DRIVE = """
 import runpy, sys
 names = runpy.run_path(sys.argv[1])
@@ -65,7 +65,7 @@ def test_asyncio(client: SAMPIntegratedClient) -> None:
         client.wait_for("Row counter", 20, "table.load.votable")
         client.send(Table({"a": [1, 2]}), to="Row counter").check()
         assert client.ecall_and_wait("Row counter", "x-rows.total", 20)["samp.result"] == {"rows": "2"}
-        client.send(Table({"a": [1, 2, 3]}), to="Row counter").check()  # it leaves when it has got that
+        client.send(Table({"a": [1, 2, 3]}), to="Row counter").check()  # the program exits after this table
 
     async def both() -> int:
         feeding = asyncio.create_task(asyncio.to_thread(feed))
@@ -81,7 +81,7 @@ def _show(script: str, name: str, client: SAMPIntegratedClient, environment: dic
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:
         try:
             client.wait_for(title, 40, "table.load.votable")
-            # no wait: the program is closed as soon as it shows the table, be it before the answer is on its way
+            # no wait: the program exits as soon as it shows the table, maybe before its reply is sent
             client.send(Table({"a": [1, 2]}), to=title, name="Two stars", wait=False)
             output, _ = program.communicate(timeout=20)
         finally:

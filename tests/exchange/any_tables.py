@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Strategies of hypothesis for tables with columns, texts, names and metadata of every kind."""
+"""Hypothesis strategies for tables with columns, texts, names and metadata of every kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 __all__ = ["tables"]
 
-#: What formats, parsers and encodings stumble on.
+#: Characters that formats, parsers and encodings often mishandle.
 ODD = "\0\x01\x0b\t\n\r\x1f\x7f\x85\xa0é\u0100\ud7ff\ud800\udfff\ufffd\ufffe\uffff\U0001f52d\U0010ffff <>&\"']=/"
 texts = st.one_of(
     st.text("abcXYZ 0", max_size=8),
@@ -52,22 +52,22 @@ units = st.sampled_from([None, None, "deg", "Angstrom", "mag", "km / s", "1e-3 J
 
 @st.composite
 def numeric(draw: st.DrawFn, rows: int) -> Any:
-    """A column of numbers, or of arrays of them."""
+    """A column of numbers, or of arrays of numbers."""
     shape, dtype = draw(shapes), np.dtype(draw(numbers))
     dice = np.random.default_rng(draw(st.integers(0, 99)))
     raw = dice.integers(0, 256, (rows, *shape, dtype.itemsize), dtype="u1")
     if dtype.kind in "iu" and draw(st.booleans()):
-        cells = raw.view(dtype).reshape(rows, *shape)  # of the whole range
+        cells = raw.view(dtype).reshape(rows, *shape)  # values of the whole range
     else:
         cells = raw[..., 0].reshape(rows, *shape).astype(dtype)
-    if dtype != "f2" and draw(st.booleans()):  # astropy has no number for what is missing there
+    if dtype != "f2" and draw(st.booleans()):  # astropy has no number that marks a missing float16 value
         return MaskedColumn(cells, mask=dice.integers(0, 2, cells.shape, dtype="?"))
     return Column(cells)
 
 
 @st.composite
 def textual(draw: st.DrawFn, rows: int) -> Any:
-    """A column of texts or bytes, as an array or as objects, some of them missing."""
+    """A column of texts or bytes, as an array or as objects; some values are missing."""
     cells = draw(st.lists(draw(st.sampled_from([texts, plain_bytes])), min_size=rows, max_size=rows))
     kind = draw(st.sampled_from(["fixed", "masked", "objects", "long", "pairs"]))
     if kind in {"objects", "long"}:
@@ -98,7 +98,7 @@ def ragged(draw: st.DrawFn, rows: int) -> Any:
 
 @st.composite
 def mixed(draw: st.DrawFn, rows: int) -> Any:
-    """A column of one of the other kinds that a table can have."""
+    """A column of another kind: quantities, positions, times, dates, structured values or mixed objects."""
     count = np.arange(float(rows))
     dates = np.arange(rows).astype("M8[D]")
     return draw(

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Two connected clients, and things to send."""
+"""Two connected clients, and objects to send."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table() -> Table:
 
 
 def wcs() -> WCS:
-    """Coordinates whose pixel (2, 1), counted from 0, is at ra 10, dec 20."""
+    """World coordinates in which the pixel (2, 1), counted from 0, is at ra 10, dec 20."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [10, 20]
@@ -50,7 +50,7 @@ def image() -> CCDData:
 
 
 def assert_same(back: Table, table: Table) -> None:
-    """Check that a table survived its journey."""
+    """Check that a received table equals the table that was sent."""
     assert back.colnames == table.colnames
     for name in table.colnames:
         here, there = table[name], back[name]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The client for asyncio."""
+"""`AsyncSAMPClient`: the client for asyncio."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_awaitable_calls(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """The client's methods, and its errors."""
+    """The methods of the client can be awaited. They raise the same errors as without asyncio."""
     bob = connect("Bob")
     bob.on("x-test.double")(lambda n: {"n": 2 * int(n)})
     seen: list[Table] = []
@@ -47,10 +47,10 @@ def test_awaitable_calls(hub: SAMPHubServer, connect: Connect, table: Table) -> 
         async with AsyncSAMPClient(name="Alice") as client:
             assert client.is_connected
             info = await client.wait_for("bob", 10, "x-test.double")
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(client.ecall_and_wait("bob", "x-test.double", 10, n=n) for n in range(20))
             )
-            assert [answer["samp.result"]["n"] for answer in answers] == [str(2 * n) for n in range(20)]
+            assert [response["samp.result"]["n"] for response in responses] == [str(2 * n) for n in range(20)]
             report = await client.send(table, to=info)
             assert report.ok
             assert [each.name for each in await client.clients()] == ["Bob"]
@@ -71,9 +71,9 @@ def test_awaitable_calls(hub: SAMPHubServer, connect: Connect, table: Table) -> 
 
 def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
     """
-    Each call gets one reply although its msg-id has come before, as JSAMP's hubs do it (R20, R21).
+    Each call gets one reply, even if an earlier call had the same msg-id, as with JSAMP's hubs (R20, R21).
 
-    A handler replies by itself, in the event loop or by awaiting the reply, or leaves that to the package.
+    Some handlers reply themselves and await the reply in the event loop. For the others the package replies.
     """
     replies: list[str] = []
     client = AsyncSAMPClient(name="Bob")
@@ -92,11 +92,11 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
         await client.ereply("m1", "samp.ok", result={})
         raise ValueError("too late")
 
-    at_work, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
 
     @client.on("x-test.waits")
     async def wait(n: str) -> None:
-        at_work.set()
+        started.set()
         await go.wait()
         raise ValueError(n)
 
@@ -108,8 +108,8 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
     async def main() -> None:
         async with client:
             loop = asyncio.get_running_loop()
-            key, ask = client.get_private_key(), client.client.hub._call
-            client.client.hub._call = record  # type: ignore[method-assign]  # that hub did not send these calls
+            key, original_call = client.get_private_key(), client.client.hub._call
+            client.client.hub._call = record  # type: ignore[method-assign]  # the hub did not send these calls
 
             def deliver(mtype: str) -> asyncio.Future[Any]:
                 message = {"samp.mtype": f"x-test.{mtype}", "samp.params": {"n": "1"}}
@@ -120,19 +120,19 @@ def test_the_same_msg_id_again(hub: SAMPHubServer) -> None:
                     for _ in range(2):
                         await deliver(mtype)
                 earlier = deliver("waits")
-                await at_work.wait()
+                await started.wait()
                 await deliver("replies")
                 go.set()
                 await earlier
             finally:
-                client.client.hub._call = ask  # type: ignore[method-assign]
+                client.client.hub._call = original_call  # type: ignore[method-assign]
 
     run(main)
     assert replies == ["1"] * 2 + ["samp.ok"] * 4 + ["samp.ok", "1"]
 
 
 def test_handlers_in_the_event_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """Functions and coroutine functions; tables are read elsewhere."""
+    """Functions and coroutine functions run in the event loop; tables are read in another thread."""
     bob = connect("Bob")
 
     async def main() -> None:
@@ -159,13 +159,13 @@ def test_handlers_in_the_event_loop(hub: SAMPHubServer, connect: Connect, table:
             return {"rows": len(table)}
 
         async with client:
-            def ask(mtype: str, row: int) -> Any:
+            def call(mtype: str, row: int) -> Any:
                 return bob.ecall_and_wait("alice", mtype, 10, row=row)
 
-            assert (await asyncio.to_thread(ask, "x-test.plain", 1))["samp.result"] == {"value": "2"}
-            assert (await asyncio.to_thread(ask, "x-test.slow", 1))["samp.result"] == {"value": "3"}
-            answer = await asyncio.to_thread(ask, "x-test.slow", 6)
-            assert answer["samp.error"]["samp.errortxt"] == "too much"
+            assert (await asyncio.to_thread(call, "x-test.plain", 1))["samp.result"] == {"value": "2"}
+            assert (await asyncio.to_thread(call, "x-test.slow", 1))["samp.result"] == {"value": "3"}
+            response = await asyncio.to_thread(call, "x-test.slow", 6)
+            assert response["samp.error"]["samp.errortxt"] == "too much"
             report = await asyncio.to_thread(bob.send, table, "alice")
             assert next(iter(report.answered.values()))["samp.result"] == {"rows": "3"}
             assert set(threads) == {threading.main_thread()}
@@ -198,8 +198,8 @@ def test_receive_and_incoming(hub: SAMPHubServer, connect: Connect, table: Table
     run(main)
 
 
-def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
-    """A wait that is cancelled is over at once, and nothing is left of it."""
+def test_cancelling_a_wait(hub: SAMPHubServer, connect: Connect) -> None:
+    """A cancelled wait ends immediately, and its subscription is removed."""
     bob = connect("Bob")
 
     async def main() -> None:
@@ -209,7 +209,7 @@ def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
             receiving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await receiving
-            # Another thread declares the subscriptions, without a wait; each call here is a message, and paces the loop
+            # Another thread declares the subscriptions, without a wait; each call here is a request, and paces the loop
             while "x-test.a" in await asyncio.to_thread(bob.get_subscriptions, "alice"):
                 continue
             with pytest.raises(TimeoutError):
@@ -220,7 +220,7 @@ def test_cancelling(hub: SAMPHubServer, connect: Connect) -> None:
 
 @pytest.mark.parametrize("mtype", ["x-test.a", "x-test.*"])
 def test_cancelling_before_it_has_started(hub: SAMPHubServer, connect: Connect, mtype: str) -> None:
-    """The queue that is being made is closed: later messages go to the handlers."""
+    """If a wait is cancelled while its queue is created, the queue is closed: later messages go to the handlers."""
     bob = connect("Bob")
 
     async def main() -> None:
@@ -234,7 +234,7 @@ def test_cancelling_before_it_has_started(hub: SAMPHubServer, connect: Connect, 
             queue = client.incoming(mtype)
             for waiting in (client.receive(mtype, 20), anext(queue)):
                 task = asyncio.ensure_future(waiting)
-                await asyncio.sleep(0)  # it has started, and waits for the thread that declares the subscriptions
+                await asyncio.sleep(0)  # the task has started, and waits for the thread that declares the subscriptions
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -253,7 +253,7 @@ def test_cancelling_connect(hub: SAMPHubServer, connect: Connect) -> None:
     bob = connect("Bob")
 
     async def main() -> None:
-        for pauses in range(20):  # before it has started, while it runs, and when it is just done
+        for pauses in range(20):  # before connect() has started, while it runs, and when it has just finished
             client = AsyncSAMPClient(name="Alice")
             connecting = asyncio.create_task(client.connect())
             for _ in range(pauses):
@@ -274,8 +274,8 @@ def test_cancelling_connect(hub: SAMPHubServer, connect: Connect) -> None:
     run(main)
 
 
-def test_leaving_a_loop(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """As without asyncio."""
+def test_leaving_a_loop_closes_its_queue(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """A loop over `incoming` that ends with ``break`` removes its subscription, as without asyncio."""
     bob = connect("Bob")
 
     async def main() -> None:
@@ -307,15 +307,15 @@ def test_disconnecting_ends_everything(hub: SAMPHubServer, connect: Connect) -> 
             await asyncio.Event().wait()
 
         await client.connect()
-        items = asyncio.create_task(_all(client))
-        answer = asyncio.create_task(asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.for-ever", 20))
+        items = asyncio.create_task(collect(client))
+        response = asyncio.create_task(asyncio.to_thread(bob.ecall_and_wait, "alice", "x-test.for-ever", 20))
         await started.wait()
         await client.disconnect()
         assert await items == []
-        assert (await answer)["samp.status"] == "samp.error"
+        assert (await response)["samp.status"] == "samp.error"
         await client.disconnect()
 
-    async def _all(client: AsyncSAMPClient) -> list[Any]:
+    async def collect(client: AsyncSAMPClient) -> list[Any]:
         return [item async for item in client.incoming("x-test.a")]
 
     run(main)

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Public ids, table-ids and addresses come again: from another hub, or for another recipient.
+Public ids, table-ids and addresses are used again: by another hub, or for another recipient.
 
-A hub never reuses a public id (R6), but the next hub begins anew: its ``c2`` is another client.
+A hub never reuses a public id (R6), but the next hub starts from the beginning: its ``c2`` is another client.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
 class Restart:
-    """Alice comes back by herself to the next hub, where Carol has the id that Bob had before."""
+    """Alice reconnects to the next hub, where Carol has the id that Bob had before."""
 
     def __init__(self, make_hub: Callable[..., SAMPHubServer], connect: Connect) -> None:
         self._make_hub = make_hub
@@ -64,8 +64,8 @@ def hubs(make_hub: Callable[..., SAMPHubServer], connect: Connect) -> Restart:
     return Restart(make_hub, connect)
 
 
-def test_a_link_finds_its_viewer_again(hubs: Restart, table: Table) -> None:
-    """Selections go to the program that has the table, not to the one that has its id now."""
+def test_a_link_finds_its_viewer_at_the_next_hub(hubs: Restart, table: Table) -> None:
+    """Selections go to the client that has the table, not to the client that has its id now."""
     with hubs.alice.link(table, to="bob") as link:
         assert link.select([0]).ok
         assert hubs.selections.get(timeout=10) == "Bob"
@@ -77,8 +77,8 @@ def test_a_link_finds_its_viewer_again(hubs: Restart, table: Table) -> None:
         assert hubs.selections.empty()
 
 
-def test_an_entry_of_the_list_means_the_same_program(hubs: Restart, table: Table) -> None:
-    """An entry that the program has kept is found by its name; an entry of today by its id."""
+def test_an_entry_of_the_list_refers_to_the_same_client(hubs: Restart, table: Table) -> None:
+    """An entry of the earlier hub is resolved by its name; an entry of the current hub by its id."""
     bob = hubs.alice.wait_for("bob", 10, "table.load.votable")
     hubs.restart()
     assert hubs.alice.send(table, to=bob).ok
@@ -93,8 +93,8 @@ def test_an_entry_of_the_list_means_the_same_program(hubs: Restart, table: Table
     assert hubs.loads.empty()
 
 
-def test_a_list_of_an_earlier_registration(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that comes to another hub while the list is being made asks again."""
+def test_a_list_of_an_earlier_registration_is_discarded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the client registers with another hub while it requests the list, it requests the list again."""
     alice, _ = pair
     filled: list[str | None] = []
     fill = Clients._fill
@@ -113,8 +113,8 @@ def test_a_list_of_an_earlier_registration(pair: Pair, monkeypatch: pytest.Monke
     assert filled[-1] == alice.get_private_key()
 
 
-def test_a_queue_keeps_what_came_from_another_client(pair: Pair) -> None:
-    """What is sent again under the same id replaces the earlier, but not what the ``c9`` of the last hub sent."""
+def test_a_queue_keeps_messages_of_different_clients(pair: Pair) -> None:
+    """A table with the same table-id replaces the earlier one, but not one that the ``c9`` of the last hub sent."""
     _, bob = pair
     message = {"samp.mtype": "table.mine", "samp.params": {"table-id": "1"}}
     with bob.incoming("table.mine") as arrived:
@@ -123,8 +123,8 @@ def test_a_queue_keeps_what_came_from_another_client(pair: Pair) -> None:
         assert len(arrived) == 2
 
 
-def test_the_same_table_id_for_another(pair: Pair, connect: Connect, table: Table) -> None:
-    """A table that one recipient has not read yet stays when another is sent one under the same table-id."""
+def test_the_same_table_id_for_another_recipient(pair: Pair, connect: Connect, table: Table) -> None:
+    """A table that one recipient has not read yet stays if another recipient is sent a table with the same table-id."""
     alice, bob = pair
     carol = connect("Carol")
     go = threading.Event()
@@ -142,14 +142,14 @@ def test_the_same_table_id_for_another(pair: Pair, connect: Connect, table: Tabl
     reports = [alice.send(table, to=name, table_id="t", wait=False) for name in ("bob", "carol")]
     assert len(alice._exchange.file_server.files) == 2
     reports.append(alice.send(table, to="carol", table_id="t", wait=False))
-    assert len(alice._exchange.file_server.files) == 2  # Carol's first has been replaced
+    assert len(alice._exchange.file_server.files) == 2  # Carol's first table has been replaced
     go.set()
     assert reports[0].wait(20).ok
     assert_same(got.get(timeout=10), table)
 
 
 def test_a_hub_at_the_same_address(hub: SAMPHubServer, connect: Connect) -> None:
-    """A hub with another secret is another hub, though it has the address of one whose end was not noticed yet."""
+    """A hub with another secret is another hub, even if it has the address of a hub that ended unnoticed."""
     alice = connect("Alice")
     before = alice.get_public_id()
     alice.connect(hub=hub)

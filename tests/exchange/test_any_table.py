@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Whatever is written without an error can be read, and what is changed on the way is named in a warning."""
+"""Every table that is written without an error can be read. A warning names each value that was changed."""
 
 from __future__ import annotations
 
@@ -28,66 +28,66 @@ WRITERS: dict[str, Callable[[Any, Any], None]] = {"votable": write_votable, "fit
 
 
 def written(table: Any, format_: str) -> tuple[bytes, list[str]] | None:
-    """Write a table; return the file and the warnings, or None if the table is refused for a reason."""
+    """Write a table; return the file and the warnings, or None if the table is rejected with an error."""
     file = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             WRITERS[format_](table, file)
         except SAMPTypeError as error:
-            refusal = str(error)
+            error_text = str(error)
         else:
-            refusal = ""
-    if refusal:
-        # A column without a printable name is called "col". The parts of a position have it as astropy quotes it
+            error_text = ""
+    if error_text:
+        # A column without a printable name is called "col". The columns of a position have it as astropy quotes it
         names = [each for name in table.colnames for each in (name.strip() or "col", repr(name)[1:-1])]
-        assert any(name in refusal for name in names), refusal
+        assert any(name in error_text for name in names), error_text
         return None
     assert all(issubclass(each.category, SAMPWarning) for each in caught), [str(each.message) for each in caught]
     return file.getvalue(), [str(each.message) for each in caught]
 
 
-def quiet_flat(table: Any) -> Table:
+def flatten_quietly(table: Any) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return flatten_columns(table)
 
 
-@pytest.mark.timeout(300)  # a minute on a machine that is very busy
+@pytest.mark.timeout(300)  # the test can take a minute on a busy machine
 @pytest.mark.parametrize("format_", WRITERS)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(table=tables())
-def test_what_is_written_is_read(format_: str, table: Any) -> None:
-    """By what reads for our clients, and by astropy itself; with all rows, columns and values."""
+def test_written_tables_can_be_read(format_: str, table: Any) -> None:
+    """The package and astropy itself read a written table with all rows, columns and values."""
     result = written(table, format_)
     if result is None:
         return
-    data, said = result
+    data, messages = result
     with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(directory) / "table"
         path.write_bytes(data)
-        ours = read_table(path)
-        theirs = Table.read(io.BytesIO(data), format=format_)
-    flat = quiet_flat(table)
-    for back in (ours, theirs):
+        by_package = read_table(path)
+        by_astropy = Table.read(io.BytesIO(data), format=format_)
+    flat = flatten_quietly(table)
+    for back in (by_package, by_astropy):
         assert len(back) == len(flat)
-        str(back)  # all cells can be shown
+        str(back)  # all cells can be printed
     if format_ == "votable":
         if not any(is_split(column) for column in flat.columns.values()):
-            assert len(ours.colnames) == len(flat.colnames)
-            for name, column in zip(flat.colnames, ours.columns.values(), strict=True):
+            assert len(by_package.colnames) == len(flat.colnames)
+            for name, column in zip(flat.colnames, by_package.columns.values(), strict=True):
                 assert_same_cells(flat[name], column)
-                assert name == column.name or said or column.name.startswith(re.sub(r"[^ -~]", "?", name)[:1])
+                assert name == column.name or messages or column.name.startswith(re.sub(r"[^ -~]", "?", name)[:1])
         for key, value in table.meta.items():
-            if isinstance(value, str) and not said:
-                got = str(ours.meta.get(key, "")).strip()
+            if isinstance(value, str) and not messages:
+                got = str(by_package.meta.get(key, "")).strip()
                 assert got == value.strip() or key in {"ref", "ID", "description"}, (key, value, got)
 
 
 @pytest.mark.parametrize("format_", WRITERS)
 def test_a_table_without_columns(format_: str) -> None:
-    """It is read as an empty table, with its metadata."""
+    """A table without columns is read as an empty table, with its metadata."""
     result = written(Table(meta={"depth": 3}), format_)
     assert result is not None
     with tempfile.TemporaryDirectory() as directory:
@@ -98,8 +98,8 @@ def test_a_table_without_columns(format_: str) -> None:
     assert {key.lower(): value for key, value in back.meta.items()} == {"depth": 3}
 
 
-def test_names_with_blanks_in_fits() -> None:
-    """Astropy finds the columns of a FITS file by their names with leading blanks (8.0)."""
+def test_names_with_leading_blanks_in_fits() -> None:
+    """Names that differ only in leading blanks stay different: astropy 8.0 finds columns of FITS by such names."""
     table = Table({" 0": [True], "0": ["a"]})
     table["0"].description = "Text"
     table["0"].meta["more"] = 1
@@ -115,7 +115,7 @@ def test_names_with_blanks_in_fits() -> None:
     ("key", "value"), [("'" * 70, ""), ("x" * 100, ""), ("x" * 100, None), ("ID", complex(0, np.inf))]
 )
 def test_metadata_that_fits_cannot_hold(key: str, value: Any) -> None:
-    """Astropy (8.0) writes such cards, and cannot read them; they are left out with a warning."""
+    """Astropy 8.0 writes such cards, and cannot read them. The package leaves them out with a warning."""
     result = written(Table({"a": [1]}, meta={key: value}), "fits")
     assert result is not None
     assert [text.startswith("FITS cannot represent all metadata") for text in result[1]] == [True]
@@ -123,7 +123,7 @@ def test_metadata_that_fits_cannot_hold(key: str, value: Any) -> None:
 
 
 def is_split(column: Any) -> bool:
-    """Whether a VOTable has several columns instead."""
+    """Return whether a column is written as several columns of a VOTable."""
     if column.dtype.kind == "O" and len(column) and isinstance(column[0], np.ndarray):
         return bool(column[0].dtype.kind == "c")
     is_text = column.dtype.kind in "USO" or (column.dtype == "u8" and column.ndim > 1)
@@ -131,10 +131,10 @@ def is_split(column: Any) -> bool:
 
 
 def assert_same_cells(sent: Any, back: Any) -> None:
-    """Check the cells of a column, as far as they are not missing."""
-    holes = np.ma.getmaskarray(sent)
+    """Compare the cells of a column that are not missing."""
+    masks = np.ma.getmaskarray(sent)
     for row in range(len(sent)):
-        if not holes[row].any():
+        if not masks[row].any():
             here, there = np.ma.getdata(sent)[row], back[row]
             if sent.dtype.kind in "US" or isinstance(here, str):
                 shown = there.decode() if isinstance(there, bytes) else str(np.ma.filled(there, ""))

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Tables that come by HTTP: rows are converted while the rest arrives, in bounded memory; nothing else is fetched."""
+"""Tables read over HTTP: rows are converted while the rest arrives, in bounded memory; no other URL is fetched."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pyvo.samp.formats import votable_reader
 from pyvo.samp.formats.model import Sender
 from pyvo.samp.formats.readers import read_message
 
-PATIENCE = 20
+TIMEOUT = 20
 ROWS = 50_000
 
 
 class Server:
-    """Serves one document in two parts, the second one when `more` is set."""
+    """Serve one document in two parts; the second part is sent when `more` is set."""
 
     def __init__(self) -> None:
         self.document = b""
         #: Other documents, by path.
         self.others: dict[str, bytes] = {}
-        #: The Content-Length that is stated; None for none.
+        #: The value of Content-Length; None if the response has no such field.
         self.length: int | None = None
         self.more = threading.Event()
         self.requests: list[str] = []
@@ -50,7 +50,7 @@ class Server:
                 document = server.others.get(self.path, server.document)
                 data, half = memoryview(document), len(document) // 2
                 self.wfile.write(data[:half])
-                if server.more.wait(PATIENCE):
+                if server.more.wait(TIMEOUT):
                     self.wfile.write(data[half:])
 
             def log_message(self, *_: object) -> None:
@@ -93,14 +93,14 @@ def table() -> Table:
     return Table({"number": np.arange(ROWS), "value": np.arange(ROWS) / 7})
 
 
-@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
 @pytest.mark.parametrize("kind", ["tabledata", "binary", "binary2"])
 @pytest.mark.parametrize("has_length", [True, False])
 def test_rows_are_converted_while_the_rest_arrives(
-    kind: str, has_length: bool, packing: Callable[[bytes], bytes], server: Server, table: Table,
+    kind: str, has_length: bool, compress: Callable[[bytes], bytes], server: Server, table: Table,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second half of the document is sent when rows of the first one have been converted."""
+    """The server sends the second half of the document when rows of the first half have been converted."""
     name = "TabledataRows" if kind == "tabledata" else "BinaryRows"
 
     class Rows(getattr(votable_reader, name)):
@@ -112,15 +112,15 @@ def test_rows_are_converted_while_the_rest_arrives(
 
     monkeypatch.setattr(votable_reader, name, Rows)
     monkeypatch.setattr(votable_reader, "BLOCK_SIZE", 64 * 1024)
-    server.document = packing(votable(table, kind))
+    server.document = compress(votable(table, kind))
     server.length = len(server.document) if has_length else None
     received = read(server)
     assert received["number"].tolist() == table["number"].tolist()
     assert received["value"].tolist() == table["value"].tolist()
 
 
-def test_a_document_that_is_read_otherwise_in_the_end(server: Server, table: Table) -> None:
-    """What has arrived is read again, with the rest, when something unusual is among the last rows."""
+def test_a_document_that_is_left_to_astropy_near_its_end(server: Server, table: Table) -> None:
+    """If something unusual is among the last rows, astropy reads the whole document, which is fetched only once."""
     server.document = votable(table, "tabledata").replace(b"</TABLEDATA>", b"<!-- end --></TABLEDATA>")
     server.more.set()
     assert read(server)["number"].tolist() == table["number"].tolist()
@@ -128,8 +128,8 @@ def test_a_document_that_is_read_otherwise_in_the_end(server: Server, table: Tab
 
 
 @pytest.mark.parametrize("kind", ["tabledata", "binary2"])
-def test_a_transfer_that_breaks_off(kind: str, server: Server, table: Table) -> None:
-    """Fewer bytes than stated are an error, also where the format has no end."""
+def test_an_interrupted_transfer(kind: str, server: Server, table: Table) -> None:
+    """Fewer bytes than Content-Length says are an error, even if the format has no end mark."""
     server.more.set()
     whole = votable(table, kind)
     server.document, server.length = whole[: len(whole) // 3], len(whole)
@@ -141,7 +141,7 @@ def test_a_transfer_that_breaks_off(kind: str, server: Server, table: Table) -> 
 
 
 def test_memory_is_bounded(server: Server) -> None:
-    """A large table takes the memory of its values, and a few blocks."""
+    """A large table takes the memory of its values and of a few blocks."""
     values = np.random.default_rng(1).normal(size=3_000_000)
     field = b'<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="a" datatype="double"/><DATA><BINARY>'
     rows = b'<STREAM encoding="base64">' + base64.b64encode(values.astype(">f8").tobytes()) + b"</STREAM>"
@@ -159,8 +159,8 @@ def test_memory_is_bounded(server: Server) -> None:
     assert beyond < 6_000_000 < len(server.document) / 5
 
 
-def test_rows_elsewhere_are_not_fetched(server: Server, tmp_path: Path) -> None:
-    """A table does not make its recipient fetch from another server, or open a file if it came by HTTP."""
+def test_rows_on_another_server_are_not_fetched(server: Server, tmp_path: Path) -> None:
+    """A table cannot make its recipient fetch from another server, or open a file if it was fetched over HTTP."""
     other = Server()
     other.more.set()
     server.more.set()
@@ -177,7 +177,7 @@ def test_rows_elsewhere_are_not_fetched(server: Server, tmp_path: Path) -> None:
         path.write_bytes(server.document.replace(secret.as_uri().encode(), other.url.encode()))
         with pytest.raises(SAMPClientError, match="from another source"):
             read_message("table.load.votable", {"url": path.as_uri()}, Sender("c1", "sender"))
-        # Another table behind the first one
+        # A second table after the first one
         rows = "<TABLEDATA><TR><TD>1</TD></TR></TABLEDATA></DATA></TABLE>"
         more = f'<TABLE><FIELD name="b" datatype="int"/><DATA><BINARY><STREAM href="{other.url}"/></BINARY>'
         server.document = f"{start}{rows}{more}{end}".encode()
@@ -188,8 +188,8 @@ def test_rows_elsewhere_are_not_fetched(server: Server, tmp_path: Path) -> None:
         other.stop()
 
 
-def test_rows_beside_the_table_are_fetched(server: Server) -> None:
-    """A stream on the server of the table is read from there."""
+def test_rows_on_the_same_server_are_fetched(server: Server) -> None:
+    """A stream on the server of the table is fetched from that server."""
     server.more.set()
     field = '<FIELD name="a" datatype="int"/><DATA><BINARY><STREAM href="table?rows"/></BINARY></DATA>'
     server.document = f'<VOTABLE version="1.4"><RESOURCE><TABLE>{field}</TABLE></RESOURCE></VOTABLE>'.encode()

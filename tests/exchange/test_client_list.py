@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The list of the others, `wait_for`, and `connect(start_hub=True)`."""
+"""The list of the other clients, `wait_for`, and `connect(start_hub=True)`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Connect = Callable[..., SAMPIntegratedClient]
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
-def test_who_is_there(pair: Pair) -> None:
-    """Name, id, icon, and what each takes; neither the hub nor the client itself."""
+def test_entries(pair: Pair) -> None:
+    """The list has the name, id, icon and subscriptions of each client, without the hub and the client itself."""
     alice, bob = pair
     bob.declare_metadata({"samp.icon.url": "http://127.0.0.1/x.png", "samp.description.text": "Me"})
     bob.declare_subscriptions({"table.*": {}})
@@ -38,12 +38,12 @@ def test_who_is_there(pair: Pair) -> None:
         alice.clients["carol"]
 
 
-def test_it_is_kept_up_to_date(pair: Pair, connect: Connect) -> None:
-    """By events alone: the hub is asked nothing more."""
+def test_events_update_the_list(pair: Pair, connect: Connect) -> None:
+    """Events of the hub update the list; it needs no more requests."""
     alice, _ = pair
     assert len(alice.clients) == 1
-    asked: list[str] = []
-    alice.hub.get_registered_clients = asked.append  # type: ignore[assignment,method-assign]
+    requests: list[str] = []
+    alice.hub.get_registered_clients = requests.append  # type: ignore[assignment,method-assign]
     carol = connect("Carol")
     carol.bind_receive_call("x-test.a", lambda *args: None)
     info = alice.wait_for("carol", 10, "x-test.a")
@@ -53,10 +53,10 @@ def test_it_is_kept_up_to_date(pair: Pair, connect: Connect) -> None:
     carol.disconnect()
     assert gone.wait(10)
     assert [each.name for each in alice.clients] == ["Bob"]
-    assert asked == []
+    assert requests == []
 
 
-def test_the_programs_own_handlers_see_the_events_too(pair: Pair, connect: Connect) -> None:
+def test_handlers_of_the_program_receive_the_events_too(pair: Pair, connect: Connect) -> None:
     alice, _ = pair
     seen: list[str] = []
     done = threading.Event()
@@ -73,8 +73,8 @@ def test_the_programs_own_handlers_see_the_events_too(pair: Pair, connect: Conne
     assert alice.wait_for("carol", 10).id == carol.get_public_id()
 
 
-def test_events_of_others_are_not_believed(pair: Pair) -> None:
-    """Only the hub knows who comes and goes (R25): a foreign hub may pass such a message on."""
+def test_events_from_other_clients_are_ignored(pair: Pair) -> None:
+    """Only the hub's own events change the list (R25): other hubs may forward such a message from a client."""
     alice, bob = pair
     assert len(alice.clients) == 1
     message = {"samp.mtype": "samp.hub.event.unregister", "samp.params": {"id": bob.get_public_id()}}
@@ -83,23 +83,23 @@ def test_events_of_others_are_not_believed(pair: Pair) -> None:
 
 
 def test_representations(pair: Pair) -> None:
-    """Text, and HTML in which nothing is markup of somebody else's."""
+    """The list has a text and an HTML form; the HTML contains no markup from other clients."""
     alice, bob = pair
     bob.declare_metadata({"samp.name": "<i>", "samp.icon.url": "javascript:x", "a": "b"})
     bob.declare_subscriptions({f"x-test.n{number:02}": {} for number in range(15)})
     alice.wait_for("<i>", 10, "x-test.n01")
     assert "x-test.n04, 10 more" in repr(alice.clients)
-    page = alice.clients._repr_html_()
-    assert "&lt;i&gt;" in page
-    assert "javascript" not in page
-    assert "<i>" not in page
+    html = alice.clients._repr_html_()
+    assert "&lt;i&gt;" in html
+    assert "javascript" not in html
+    assert "<i>" not in html
     bob.disconnect()
-    alone = repr(alice.clients)
-    assert "Alice" not in alone
+    text = repr(alice.clients)
+    assert "Alice" not in text
 
 
-def test_waiting(pair: Pair, connect: Connect) -> None:
-    """Until it is there and has said what it takes."""
+def test_wait_for(pair: Pair, connect: Connect) -> None:
+    """`wait_for` returns when the client has registered and is subscribed to the MType."""
     alice, _ = pair
     found: list[client_list.ClientInfo] = []
     thread = threading.Thread(target=lambda: found.append(alice.wait_for("CAROL", 20, "x-test.a")))
@@ -115,7 +115,7 @@ def test_waiting(pair: Pair, connect: Connect) -> None:
 
 
 def test_parts_of_names(pair: Pair, connect: Connect) -> None:
-    """One client with that part is waited for; several are listed; a whole name goes first."""
+    """`wait_for` accepts a part of a name that one client has; several are an error; a whole name has priority."""
     alice, _ = pair
     one = connect("My viewer")
     one.bind_receive_call("x-test.a", lambda *args: None)
@@ -138,8 +138,8 @@ def test_parts_of_names(pair: Pair, connect: Connect) -> None:
     assert alice.wait_for("viewer", 10).id == named.get_public_id()
 
 
-def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
-    """When it has left, no other client is sent what was for it, whatever that is called."""
+def test_an_entry_refers_to_one_client(pair: Pair, connect: Connect) -> None:
+    """After the client has unregistered, its entry is an error, even if another client has its id as a name."""
     alice, bob = pair
     entry = alice.clients["Bob"]
     bob.disconnect()
@@ -151,7 +151,7 @@ def test_an_entry_means_that_client_alone(pair: Pair, connect: Connect) -> None:
 
 
 def test_waiting_for_an_id(pair: Pair, connect: Connect) -> None:
-    """A client that has just registered has a moment to declare its name, before it is returned without one."""
+    """`wait_for` gives a new client some time to declare its name, before it returns the client without a name."""
     alice, _ = pair
     carol = connect("", callable=False)
     carol_id = str(carol.get_public_id())
@@ -164,8 +164,10 @@ def test_waiting_for_an_id(pair: Pair, connect: Connect) -> None:
     assert found[0].name == "Carol"
 
 
-def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found after a moment, in which it might have said something."""
+def test_waiting_for_a_client_without_subscriptions(
+    pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client without subscriptions is returned after DECLARATION_TIMEOUT, in which it could have declared some."""
     monkeypatch.setattr(client_list, "DECLARATION_TIMEOUT", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
@@ -174,7 +176,7 @@ def test_one_that_takes_nothing(pair: Pair, connect: Connect, monkeypatch: pytes
     assert time.monotonic() - start < 10
 
 
-def test_disconnecting_ends_the_wait(pair: Pair) -> None:
+def test_the_list_after_disconnecting_and_connecting(pair: Pair) -> None:
     alice, _ = pair
     assert len(alice.clients) == 1
     alice.disconnect()
@@ -185,8 +187,8 @@ def test_disconnecting_ends_the_wait(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 20])
-def test_disconnecting_ends_a_wait_that_has_begun(pair: Pair, timeout: float) -> None:
-    """Whoever waits is told at once why nobody will come."""
+def test_disconnecting_ends_a_wait(pair: Pair, timeout: float) -> None:
+    """`disconnect` ends a wait of another thread immediately, with an error that gives the reason."""
     alice, _ = pair
     assert len(alice.clients) == 1
     errors: list[BaseException] = []
@@ -210,29 +212,29 @@ def test_disconnecting_ends_a_wait_that_has_begun(pair: Pair, timeout: float) ->
     assert alice.wait_for("bob", 10).name == "Bob"
 
 
-def test_an_event_that_overtakes_an_answer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the hub had answered before it told of a change does not undo that."""
+def test_an_event_before_an_earlier_response(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response that the hub sent before the event of a change does not undo this change."""
     alice, bob = pair
-    told = threading.Event()
-    alice.client.add_filter("test", ["samp.hub.event.subscriptions"], lambda arrival: told.set())
-    asked = alice.get_subscriptions
-    answers = []
+    notified = threading.Event()
+    alice.client.add_filter("test", ["samp.hub.event.subscriptions"], lambda message: notified.set())
+    original = alice.get_subscriptions
+    responses = []
 
     def get_subscriptions(client_id: str) -> Any:
-        answer = asked(client_id)
-        if not answers:
+        response = original(client_id)
+        if not responses:
             bob.declare_subscriptions({"x-test.new": {}})
-            assert told.wait(10)
+            assert notified.wait(10)
             alice.ping()
-        answers.append(answer)
-        return answer
+        responses.append(response)
+        return response
 
     monkeypatch.setattr(alice, "get_subscriptions", get_subscriptions)
     assert alice.wait_for("bob", 10, "x-test.new").id == bob.get_public_id()
 
 
 def test_a_new_hub(make_hub: Callable[..., SAMPHubServer]) -> None:
-    """After a reconnect the list is that of the new hub."""
+    """After the client has reconnected, the list has the clients of the new hub."""
     hub = make_hub()
     alice, bob = SAMPIntegratedClient(name="Alice"), SAMPIntegratedClient(name="Bob")
     back = threading.Event()
@@ -250,8 +252,8 @@ def test_a_new_hub(make_hub: Callable[..., SAMPHubServer]) -> None:
         bob.disconnect()
 
 
-def test_a_client_that_cannot_receive(pair: Pair, connect: Connect) -> None:
-    """It asks each time."""
+def test_a_client_that_is_not_callable(pair: Pair, connect: Connect) -> None:
+    """The client requests the list each time, because it receives no events."""
     mute = connect("Mute", callable=False)
     assert {each.name for each in mute.clients} == {"Alice", "Bob"}
     pair[1].disconnect()
@@ -263,8 +265,8 @@ def test_a_client_that_cannot_receive(pair: Pair, connect: Connect) -> None:
 # start_hub
 
 
-def test_a_hub_of_its_own(isolated: Path) -> None:
-    """Started when there is none, found by others, and gone with the client."""
+def test_start_hub(isolated: Path) -> None:
+    """`connect` starts a hub if none runs. Other clients find this hub, and it stops with its client."""
     first, second = SAMPIntegratedClient(name="First"), SAMPIntegratedClient(name="Second")
     first.connect(start_hub=True)
     try:
@@ -281,7 +283,7 @@ def test_a_hub_of_its_own(isolated: Path) -> None:
     assert first.own_hub is None
 
 
-def test_the_running_hub(hub: SAMPHubServer) -> None:
+def test_start_hub_uses_the_running_hub(hub: SAMPHubServer) -> None:
     client = SAMPIntegratedClient(name="First")
     client.connect(start_hub=True)
     assert client.own_hub is None
@@ -289,7 +291,7 @@ def test_the_running_hub(hub: SAMPHubServer) -> None:
     assert hub.is_running
 
 
-def test_options_of_the_hub(isolated: Path, tmp_path: Path) -> None:
+def test_start_hub_with_options(isolated: Path, tmp_path: Path) -> None:
     client = SAMPIntegratedClient(name="First")
     client.connect(start_hub={"lockfile": tmp_path / "mine", "label": "mine"})
     assert (tmp_path / "mine").exists()
@@ -298,8 +300,8 @@ def test_options_of_the_hub(isolated: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "mine").exists()
 
 
-def test_two_that_start_one(isolated: Path) -> None:
-    """Whoever is quicker: exactly one hub runs, and both are connected to it."""
+def test_several_clients_start_one_hub(isolated: Path) -> None:
+    """If several clients start a hub at the same time, exactly one hub runs, and all are connected to it."""
     clients = [SAMPIntegratedClient(name=f"C{number}") for number in range(4)]
     barrier = threading.Barrier(len(clients))
     failures: list[BaseException] = []

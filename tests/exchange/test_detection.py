@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a file holds is decided by its structure: not by a word in it, and however long its header is."""
+"""The structure of a file decides what it contains: not a word in it, and however long its header is."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FILES: dict[str, tuple[Callable[[], list[object]], str, str]] = {
 @pytest.mark.parametrize("packed", [None, gzip.compress, bz2.compress])
 @pytest.mark.parametrize("what", FILES)
 def test_fits(what: str, packed: Callable[[bytes], bytes] | None, tmp_path: Path) -> None:
-    """The first HDU with data decides, wherever it begins."""
+    """The first HDU with data decides, wherever it starts."""
     make, kind, mtype = FILES[what]
     path = tmp_path / "x.fits"
     fits.HDUList(make()).writeto(path)
@@ -91,14 +91,14 @@ def test_fits(what: str, packed: Callable[[bytes], bytes] | None, tmp_path: Path
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
-    """The URL of a server of the files in a directory; it knows nothing of ranges."""
+    """The URL of a server of the files in a directory; the server does not support ranges."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_args: object) -> None:
             pass
 
         def copyfile(self, source: object, outputfile: object) -> None:
-            with contextlib.suppress(ConnectionError):  # the other side has read enough
+            with contextlib.suppress(ConnectionError):  # the client has read enough
                 super().copyfile(source, outputfile)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
@@ -110,7 +110,7 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_fits_behind_a_url(what: str, served: str, tmp_path: Path) -> None:
+def test_fits_at_a_url(what: str, served: str, tmp_path: Path) -> None:
     make, kind, _mtype = FILES[what]
     fits.HDUList(make()).writeto(tmp_path / "x.fits")
     assert to_sendable(f"{served}/x.fits").kind == kind
@@ -140,7 +140,7 @@ def test_fits_that_has_no_data_or_no_end(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_votable(text: str, encoding: str, tmp_path: Path) -> None:
-    """The root element decides, whatever stands in front of it."""
+    """The root element decides, whatever precedes it."""
     path = tmp_path / "x.dat"
     path.write_bytes(text.encode(encoding))
     assert to_sendable(path).formats[0].mtype == "table.load.votable"
@@ -150,11 +150,11 @@ def test_votable(text: str, encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a,s\n1,<VOTABLE >\n2,SIMPLE  =\n", "a s\n1 <VOTABLE>\n2 VOTABLE\n", "# <VOTABLE >\na s\n1 x\n2 y\n"]
 )
-def test_a_word_decides_nothing(text: str, tmp_path: Path) -> None:
-    """A text that names VOTABLE is one, and is read as what it is."""
+def test_a_text_that_mentions_a_format(text: str, tmp_path: Path) -> None:
+    """A text that mentions VOTABLE is detected and read as a text."""
     path = tmp_path / "x.txt"
     path.write_text(text)
-    assert to_sendable(path).path is None  # sent as what was read
+    assert to_sendable(path).path is None  # the table that was read is sent, not the file
     assert read_table(path)["a"].tolist() == [1, 2]
 
 
@@ -168,13 +168,13 @@ def test_no_table(tmp_path: Path) -> None:
 
 
 def test_text_in_latin_1(tmp_path: Path) -> None:
-    """Wherever the first letter beyond ASCII stands."""
+    """A text in Latin-1 is detected wherever its first letter outside ASCII is."""
     path = tmp_path / "x.csv"
     path.write_bytes("a,s\n1,Müller und Söhne\n2,é\n".encode("latin-1"))
     assert read_table(path)["s"].tolist() == ["Müller und Söhne", "é"]
     path.write_bytes(b"a,s\n" + b"1,x\n" * PEEK_SIZE + "2,é\n".encode("latin-1"))
     assert read_table(path)["s"][-1] == "é"
-    path.write_bytes(b"a,s\n" + "1,é\n".encode() * PEEK_SIZE)  # the portion ends within a letter
+    path.write_bytes(b"a,s\n" + "1,é\n".encode() * PEEK_SIZE)  # the block ends within a letter
     assert read_table(path)["s"][-1] == "é"
 
 
@@ -188,7 +188,7 @@ def test_tab_separated_table(tmp_path: Path) -> None:
 
 
 def test_decompressing_the_first_bytes() -> None:
-    """Files of many members, such as bgzip writes; broken ones."""
+    """Files of many members, as bgzip writes them, and broken files."""
     members = gzip.compress(b"a" * 100) + gzip.compress(b"b" * 100)
     assert decompress_prefix(members, 150) == b"a" * 100 + b"b" * 50
     assert decompress_prefix(bz2.compress(b"abc"), 2) == b"ab"

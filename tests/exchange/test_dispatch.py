@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Handlers in the program's own thread: a plain queue, asyncio's loop, Tk's."""
+"""Handlers in a thread of the program: with a plain queue, the event loop of asyncio, and the main loop of Tk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connect = Callable[..., SAMPIntegratedClient]
 
 
 class Program:
-    """A program with a main loop, in which it takes jobs from a queue."""
+    """A program whose main loop runs jobs from a queue."""
 
     def __init__(self) -> None:
         self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -45,7 +45,7 @@ def program() -> Iterator[Program]:
 
 
 def test_a_plain_queue(hub: SAMPHubServer, connect: Connect, program: Program, table: Table) -> None:
-    """All the program's functions run in its thread; what the package does for itself does not."""
+    """All functions of the program run in its thread; internal handlers of the package do not."""
     alice = connect("Alice")
     bob = connect("Bob", dispatch=program.jobs.put)
     threads: list[Any] = []
@@ -78,10 +78,10 @@ def test_a_plain_queue(hub: SAMPHubServer, connect: Connect, program: Program, t
     assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
 
 
-def test_sending_from_the_program_s_thread(
+def test_sending_from_the_thread_of_the_program(
     hub: SAMPHubServer, connect: Connect, program: Program, table: Table
 ) -> None:
-    """A handler in the event loop may send and wait: answers do not need that loop."""
+    """A handler in the program's main loop may send and wait: responses do not need that loop."""
     alice = connect("Alice")
     bob = connect("Bob", dispatch=program.jobs.put)
     alice.on("table.load.votable")(lambda table_id: None)
@@ -97,22 +97,22 @@ def test_sending_from_the_program_s_thread(
 
 
 def test_an_event_loop_that_has_ended(hub: SAMPHubServer, connect: Connect) -> None:
-    """Jobs that are never run keep nobody: neither the sender for ever, nor `disconnect`."""
+    """Jobs that never run block neither the sender nor `disconnect`."""
     alice = connect("Alice")
     jobs: list[Any] = []
     arrived = threading.Event()
     bob = connect("Bob", dispatch=lambda job: (jobs.append(job), arrived.set()))
     bob.on("x-test.a")(lambda: None)
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(alice.ecall_and_wait("bob", "x-test.a", 20)))
+    responses: list[Any] = []
+    thread = threading.Thread(target=lambda: responses.append(alice.ecall_and_wait("bob", "x-test.a", 20)))
     thread.start()
     assert arrived.wait(5)
     start = time.monotonic()
     bob.disconnect()
     assert time.monotonic() - start < 3
     thread.join(10)
-    assert answers[0]["samp.status"] == "samp.error"
-    jobs[0]()  # late, and without effect
+    assert responses[0]["samp.status"] == "samp.error"
+    jobs[0]()  # the job runs too late and has no effect
 
 
 def test_a_dispatch_that_fails(hub: SAMPHubServer, connect: Connect) -> None:
@@ -121,12 +121,12 @@ def test_a_dispatch_that_fails(hub: SAMPHubServer, connect: Connect) -> None:
 
     alice, bob = connect("Alice"), connect("Bob", dispatch=dispatch)
     bob.on("x-test.a")(lambda: None)
-    answer = alice.ecall_and_wait("bob", "x-test.a", 10)
-    assert answer["samp.error"]["samp.errortxt"] == "the window is closed"
+    response = alice.ecall_and_wait("bob", "x-test.a", 10)
+    assert response["samp.error"]["samp.errortxt"] == "the window is closed"
 
 
-def test_asyncio(hub: SAMPHubServer, connect: Connect) -> None:
-    """The plain client in a program with asyncio."""
+def test_plain_client_with_asyncio(hub: SAMPHubServer, connect: Connect) -> None:
+    """`SAMPIntegratedClient` in a program with asyncio runs its handlers in the event loop."""
     alice = connect("Alice")
 
     async def main() -> None:
@@ -139,8 +139,8 @@ def test_asyncio(hub: SAMPHubServer, connect: Connect) -> None:
             seen.append(asyncio.get_running_loop() is loop)
             return {"ok": True}
 
-        answer = await asyncio.to_thread(alice.ecall_and_wait, "bob", "x-test.a", 10, row=1)
-        assert answer["samp.result"] == {"ok": "1"}
+        response = await asyncio.to_thread(alice.ecall_and_wait, "bob", "x-test.a", 10, row=1)
+        assert response["samp.result"] == {"ok": "1"}
         assert seen == [True]
 
     asyncio.run(main())
@@ -178,7 +178,7 @@ root.destroy()
 
 
 def test_tk(hub: SAMPHubServer, connect: Connect, python_environment: dict[str, str], display: str) -> None:
-    """Handlers in Tk's main loop, by a queue that it looks into: no other thread may touch Tk."""
+    """Handlers run in Tk's main loop, which polls a queue: no other thread may use Tk."""
     pytest.importorskip("tkinter")
     alice = connect("Alice")
     environment = {**python_environment, "DISPLAY": display}
@@ -194,8 +194,8 @@ def test_tk(hub: SAMPHubServer, connect: Connect, python_environment: dict[str, 
             program.kill()
 
 
-def test_faults_are_faults(hub: SAMPHubServer, connect: Connect, program: Program) -> None:
-    """What is not subscribed to is refused as ever."""
+def test_faults_with_dispatch(hub: SAMPHubServer, connect: Connect, program: Program) -> None:
+    """A call of an MType without a subscription is rejected, as without `dispatch`."""
     alice = connect("Alice")
     connect("Bob", dispatch=program.jobs.put)
     with pytest.raises(SAMPProxyError):

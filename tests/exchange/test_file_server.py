@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The files of recipients: their URLs, and how long they can be read."""
+"""Files for recipients: their URLs, and how long they can be read."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def request(url: str, method: str = "GET", target: str | None = None, **headers:
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
     try:
         connection.request(method, target or parts.path, headers={k.replace("_", "-"): v for k, v in headers.items()})
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
 
 
 def wait_until_gone(path: Path, server: FileServer) -> None:
-    """A file is removed by the thread that wrote its last byte, a moment after the reader has it."""
+    """Wait until a file is removed: the thread that wrote its last byte does this shortly after the reader has it."""
     done = threading.Event()
     while os.path.lexists(path):
         server.loop.run_in_worker(done.set)
@@ -82,8 +82,8 @@ def test_ranges_that_are_ignored(lease: Lease, byte_range: str) -> None:
     assert request(lease.url, Range=f"bytes={byte_range}")[::2] == (200, CONTENT)
 
 
-def test_nothing_else_is_there(lease: Lease) -> None:
-    """The token and the name must both be right; Aladin's question for ``/properties`` is a 404."""
+def test_only_published_files_are_served(lease: Lease) -> None:
+    """The token and the name must both be right. The response to Aladin's request for ``/properties`` is 404."""
     path = urlsplit(lease.url).path
     outside = f"/{lease.token}/../some.fits"
     others = (f"{path}/properties", path.upper(), outside)
@@ -94,8 +94,8 @@ def test_nothing_else_is_there(lease: Lease) -> None:
     assert request(lease.url, target=f"{path}?cached=no")[0] == 200
 
 
-def test_foreign_hosts_are_refused(lease: Lease) -> None:
-    """A page whose host name was made to resolve to this machine names that host (R38)."""
+def test_foreign_hosts_are_rejected(lease: Lease) -> None:
+    """A page whose host name resolves to this machine (DNS rebinding) sends that host name (R38): it is rejected."""
     assert request(lease.url, Host="evil.example")[0] == 403
     status, headers, _ = request(lease.url, Origin="https://somewhere.example")
     assert (status, headers["access-control-allow-origin"]) == (200, "*")
@@ -107,19 +107,19 @@ def test_tokens_cannot_be_guessed(server: FileServer, lease: Lease) -> None:
     assert len(lease.token) >= 22
 
 
-def test_removed_when_all_have_answered(server: FileServer, lease: Lease) -> None:
+def test_a_file_is_removed_when_all_have_responded(server: FileServer, lease: Lease) -> None:
     other = lease.file.create_lease(http=True)
     path = lease.file.path
     assert request(lease.url)[0] == 200
     lease.on_response(loaded=True)
-    other.on_response(loaded=False)  # one that refuses will not come
+    other.on_response(loaded=False)  # a recipient that sends an error does not read the file
     wait_until_gone(path.parent, server)
     assert request(other.url)[0] == 404
     assert server.files == []
 
 
-def test_read_after_the_answer(server: FileServer, lease: Lease) -> None:
-    """Some answer first and read then; the file stays for that."""
+def test_reading_after_the_response(server: FileServer, lease: Lease) -> None:
+    """Some recipients respond before they read; the file stays until then."""
     lease.on_response(loaded=True)
     assert lease.file.path.exists()
     assert request(lease.url)[2] == CONTENT
@@ -136,14 +136,14 @@ def test_a_failed_reader_that_stops_later(server: FileServer, lease: Lease) -> N
     assert server.files == []
 
 
-def test_never_read(server: FileServer, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not stay for ever for one who says that it has the file, and never comes."""
+def test_a_file_that_is_never_read(server: FileServer, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is removed after FETCH_GRACE if its recipient responds with success, but never reads it."""
     monkeypatch.setattr(file_server, "FETCH_GRACE", 0.05)
     lease.on_response(loaded=True)
     wait_until_gone(lease.file.path, server)
 
 
-def test_file_urls_serve_until_the_answer(server: FileServer) -> None:
+def test_a_file_url_is_valid_until_the_response(server: FileServer) -> None:
     path = server.create_path("a.vot")
     path.write_bytes(b"x")
     lease = server.add(path, "a", temporary=True).create_lease()
@@ -152,8 +152,8 @@ def test_file_urls_serve_until_the_answer(server: FileServer) -> None:
     assert not path.exists()
 
 
-def test_the_same_key_replaces(server: FileServer) -> None:
-    """A table that is sent again takes the place of the earlier one."""
+def test_a_file_with_the_same_key_replaces_the_earlier_one(server: FileServer) -> None:
+    """If a table is sent again, the new file replaces the earlier one."""
     paths = [server.create_path("a.vot"), server.create_path("a.vot")]
     for path in paths:
         path.write_bytes(b"x")
@@ -164,7 +164,7 @@ def test_the_same_key_replaces(server: FileServer) -> None:
     assert request(second.url)[0] == 200
 
 
-def test_a_file_that_is_not_ours_stays(server: FileServer, tmp_path: Path) -> None:
+def test_a_file_of_the_user_is_not_removed(server: FileServer, tmp_path: Path) -> None:
     path = tmp_path / "with blank.fits"
     path.write_bytes(CONTENT)
     link = server.link_with_plain_name(path)
@@ -177,8 +177,8 @@ def test_a_file_that_is_not_ours_stays(server: FileServer, tmp_path: Path) -> No
     wait_until_gone(link, server)
 
 
-def test_private(server: FileServer) -> None:
-    """Nobody else may look into the directory."""
+def test_the_directory_is_private(server: FileServer) -> None:
+    """Other users cannot read the directory."""
     path = server.create_path("a.vot")
     assert path.parent.stat().st_mode & 0o077 == 0
     assert path.parent.parent.stat().st_mode & 0o077 == 0
@@ -190,8 +190,8 @@ def test_close_removes_everything(server: FileServer, lease: Lease) -> None:
     server.close()
 
 
-def test_closing_while_somebody_reads(server: FileServer) -> None:
-    """The reader sees the end; no thread is left."""
+def test_closing_during_a_transfer(server: FileServer) -> None:
+    """`close` ends a transfer: the reader gets an error, and no thread is left."""
     path = server.create_path("big.fits")
     with path.open("wb") as file:
         file.truncate(200_000_000)
@@ -199,21 +199,21 @@ def test_closing_while_somebody_reads(server: FileServer) -> None:
     parts = urlsplit(lease.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
     connection.request("GET", parts.path)
-    answer = connection.getresponse()
-    assert answer.read(10) == bytes(10)
+    response = connection.getresponse()
+    assert response.read(10) == bytes(10)
     server.close()
     with pytest.raises((http.client.HTTPException, OSError)):
-        answer.read()
+        response.read()
     connection.close()
 
 
-def test_a_vanished_file(server: FileServer, lease: Lease) -> None:
+def test_a_deleted_file(server: FileServer, lease: Lease) -> None:
     lease.file.path.unlink()
     assert request(lease.url)[0] == 404
 
 
 def test_many_readers(server: FileServer, lease: Lease) -> None:
-    """Each gets the whole file."""
+    """Each of many readers gets the whole file."""
     results: list[ResponseParts] = []
     threads = [threading.Thread(target=lambda: results.append(request(lease.url))) for _ in range(20)]
     for thread in threads:
@@ -228,14 +228,14 @@ def test_many_readers(server: FileServer, lease: Lease) -> None:
     [("M 31", "M_31.fits"), ("a/../b", "a_b.fits"), ("é", "data.fits"), ("", "data.fits"), ("x.fits", "x.fits"),
      ("100%25#?", "100_25.fits"), ("y" * 200, "y" * 60 + ".fits")],
 )
-def test_plain_names(name: str, plain: str) -> None:
+def test_safe_file_names(name: str, plain: str) -> None:
     assert safe_file_name(name, ".fits") == plain
 
 
-def test_a_fork_leaves_the_parents_files(
+def test_a_forked_child_keeps_the_files_of_its_parent(
     python_environment: dict[str, str], tmp_path: Path, hub: object, script: Callable[..., object]
 ) -> None:
-    """The end of a child removes nothing; that of the parent everything, disconnected or not."""
+    """The exit of a child removes no file. The exit of the parent removes all files, disconnected or not."""
     code = """
 import os, sys, warnings
 warnings.simplefilter("ignore")

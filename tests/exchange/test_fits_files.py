@@ -35,7 +35,7 @@ HEAD = """<?xml version='1.0'?>
 
 
 def fits_plus(more: str = "") -> fits.HDUList:
-    """What STIL writes as ``fits-plus``: the primary HDU holds a VOTable without rows, as bytes."""
+    """A file as STIL writes it as ``fits-plus``: the primary HDU contains a VOTable without rows, as bytes."""
     primary = fits.PrimaryHDU(np.frombuffer(HEAD.format(more=more).encode(), dtype="u1"))
     primary.header["VOTMETA"] = True
     primary.header["NTABLE"] = 1
@@ -49,7 +49,7 @@ def fits_plus(more: str = "") -> fits.HDUList:
 
 def assert_stars(table: Table) -> None:
     assert table.colnames == ["number", "ra", "größe"]
-    assert table["number"].tolist() == [1, 255, 0]  # the head of the VOTable does not say what is missing in FITS
+    assert table["number"].tolist() == [1, 255, 0]  # the VOTable's null value does not count for FITS
     assert table["number"].description == "Which"
     assert (table["number"].meta["ucd"], table["number"].meta["utype"]) == ("meta.id", "x:id")
     assert (str(table["ra"].unit), table["ra"].meta["ucd"]) == ("deg", "pos.eq.ra;meta.main")
@@ -73,8 +73,8 @@ def test_fits_plus(stars: Path) -> None:
 
 
 @pytest.mark.parametrize("mtype", [None, "table.load.fits", "table.load.votable"])
-def test_fits_plus_by_each_door(mtype: str | None, stars: Path, pair: Pair) -> None:
-    """Sent, linked, received; also by a sender that names the wrong format."""
+def test_fits_plus_is_sent_linked_and_received(mtype: str | None, stars: Path, pair: Pair) -> None:
+    """A fits-plus file can be sent, linked and received, even if the sender gives an MType of the wrong format."""
     alice, bob = pair
     with bob.incoming("table.load.*", "table.select.rowList") as queue:
         assert alice.send(stars, to="bob", mtype=mtype).ok
@@ -85,7 +85,7 @@ def test_fits_plus_by_each_door(mtype: str | None, stars: Path, pair: Pair) -> N
 
 
 def test_fits_plus_in_memory(stars: Path, pair: Pair) -> None:
-    """HDUs of such a file are a table, too; as a VOTable they have what the head says."""
+    """The HDUs of such a file are a table, too. The VOTable that is sent has the metadata from the primary HDU."""
     alice, bob = pair
     with fits.open(stars) as hdus, bob.incoming("table.load.*") as queue:
         sendable = to_sendable(hdus)
@@ -99,8 +99,8 @@ def test_fits_plus_in_memory(stars: Path, pair: Pair) -> None:
             assert table["ra"].meta["ucd"] == "pos.eq.ra;meta.main"
 
 
-def test_a_head_that_makes_no_sense(tmp_path: Path) -> None:
-    """The rows are read, and the rest of the head."""
+def test_fits_plus_with_an_invalid_votable(tmp_path: Path) -> None:
+    """If the VOTable in the primary HDU is partly invalid, the rows and the other metadata are read."""
     path = tmp_path / "x.fits"
     fits_plus('<PARAM name="bad" datatype="int" value="none"/>').writeto(path)
     with pytest.warns(SAMPWarning, match="PARAM 'bad' is left out"):
@@ -113,8 +113,8 @@ def test_a_head_that_makes_no_sense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_marked", ["COLFITS", "STILCLAS"])
-def test_columns_as_cells(is_marked: str, tmp_path: Path) -> None:
-    """``colfits``: a table of one row whose cells are the columns; of one that is not marked so, the cells stay."""
+def test_colfits(is_marked: str, tmp_path: Path) -> None:
+    """``colfits`` is a table of one row whose cells are the columns. A table without its keyword stays as it is."""
     columns = [
         fits.Column("a", "3J", dim="(1,3)", array=np.array([[[1], [-9], [3]]]), null=-9),
         fits.Column("s", "6A", dim="(2,3)", array=np.array([["ab", "c", ""]])),
@@ -139,14 +139,14 @@ def test_columns_as_cells(is_marked: str, tmp_path: Path) -> None:
     assert table["one"].tolist() == [[[0]], [[1]], [[2]]]
     assert table["ok"].tolist() == [True, False, True]
     with fits.open(path) as opened:
-        for what in (path, opened):
-            sendable = to_sendable(what)
-            assert (sendable.kind, sendable.path) == ("table", None)  # written anew, as only STIL reads such a file
+        for obj in (path, opened):
+            sendable = to_sendable(obj)
+            assert (sendable.kind, sendable.path) == ("table", None)  # rewritten: only STIL reads such a file
             assert sendable.count() == 3
 
 
 def test_keywords_of_columns(tmp_path: Path) -> None:
-    """Descriptions, UCDs and the like, as STIL and archives write them."""
+    """Descriptions, UCDs, utypes and xtypes are read from the keywords that STIL and archives write."""
     hdu = fits.BinTableHDU(Table({"a": [1], "b": [2]}))
     hdu.header.update(TCOMM2="Magnitude", TUCD2="phot.mag", TUTYP2="x:y", TXTYP2="z")
     hdu.writeto(tmp_path / "x.fits")
@@ -156,8 +156,8 @@ def test_keywords_of_columns(tmp_path: Path) -> None:
     assert not {"TCOMM2", "TUCD2", "TUTYP2", "TXTYP2"} & set(table.meta)
 
 
-def test_texts_beyond_ascii(tmp_path: Path) -> None:
-    """They are UTF-8, or else Latin-1; texts of ASCII stay the bytes that astropy makes of them."""
+def test_texts_outside_ascii(tmp_path: Path) -> None:
+    """Texts outside ASCII are read as UTF-8, or else as Latin-1. ASCII texts stay bytes, as astropy reads them."""
     columns = [
         fits.Column("s", "6A", array=np.array(["é".encode(), "Ü".encode("latin-1"), b"x"])),
         fits.Column("p", "2A", array=np.array([b"a", b"b", b"c"])),
@@ -166,7 +166,7 @@ def test_texts_beyond_ascii(tmp_path: Path) -> None:
     fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "x.fits")
     table = read_table(tmp_path / "x.fits")
     assert table["s"].tolist() == ["é", "Ü", "x"]
-    assert table["v"].tolist() == [["é", "a"], [None, None], ["b", "é"]]  # astropy takes the empty ones for missing
+    assert table["v"].tolist() == [["é", "a"], [None, None], ["b", "é"]]  # astropy masks empty texts
     assert table["p"].dtype.kind == "S"
 
 
@@ -177,8 +177,8 @@ CARDS = [
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_odd_cards(card: str, tmp_path: Path) -> None:
-    """Nobody here is to blame for them: the rows are read, without a warning."""
+def test_invalid_cards(card: str, tmp_path: Path) -> None:
+    """Invalid cards do not prevent reading the rows, and cause no warning: the recipient cannot change the file."""
     path = tmp_path / "x.fits"
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(Table({"a": [1, 2, 3]}))]).writeto(path)
     data = bytearray(path.read_bytes())
@@ -197,7 +197,7 @@ def test_odd_cards(card: str, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_names_of_columns(names: tuple[str | None, str | None], expected: list[str], tmp_path: Path) -> None:
-    """No column is lost, and none is read twice, if names are missing or not unique."""
+    """Each column is read once, even if names are missing or not unique."""
     path = tmp_path / "x.fits"
     fits.BinTableHDU(Table({"x1": [1], "x2": [2]})).writeto(path)
     data = path.read_bytes()
@@ -213,7 +213,7 @@ def test_names_of_columns(names: tuple[str | None, str | None], expected: list[s
 
 
 def test_several_tables(tmp_path: Path) -> None:
-    """The first one is read, and that is told; images among them do not matter."""
+    """The first table is read, and a warning names the others; images between them do not matter."""
     path = tmp_path / "x.fits"
     tables = [fits.BinTableHDU(Table({"a": [number]}), name=f"T{number}") for number in (1, 2)]
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((2, 2))), *tables]).writeto(path)
@@ -230,7 +230,7 @@ def test_no_table(tmp_path: Path) -> None:
 
 
 def test_logical_arrays(tmp_path: Path) -> None:
-    """What is missing in logical arrays of several dimensions is masked."""
+    """Missing elements of multidimensional logical arrays are masked."""
     path = tmp_path / "x.fits"
     column = fits.Column("ok", "4L", dim="(2,2)", array=np.ones((1, 2, 2), dtype=bool))
     fits.BinTableHDU.from_columns([column]).writeto(path)
@@ -248,14 +248,14 @@ def in_thread(function: Callable[[], None]) -> None:
     assert not thread.is_alive()
 
 
-def test_filters_of_warnings_come_back() -> None:
-    """Blocks of several threads overlap: what the last one restores is what was there before the first one."""
+def test_filters_of_warnings_are_restored() -> None:
+    """If blocks of several threads overlap, the last block restores the filters that were set before the first."""
     before = list(warnings.filters)
     first, second = without_warnings(), without_warnings()
     first.__enter__()
     in_thread(second.__enter__)
     first.__exit__(None, None, None)
-    warnings.warn("not shown, or it were an error here", AstropyUserWarning, stacklevel=1)
+    warnings.warn("not shown; otherwise it would be an error here", AstropyUserWarning, stacklevel=1)
     in_thread(lambda: second.__exit__(None, None, None))
     assert list(warnings.filters) == before
 
@@ -273,4 +273,4 @@ def test_own_warnings_are_shown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAMPWarning)
         with without_warnings():
-            warn("what the program ignores stays ignored")
+            warn("a warning that the program ignores stays ignored")

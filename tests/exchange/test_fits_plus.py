@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Large tables for TOPCAT: FITS with the head of a VOTable in the primary HDU."""
+"""Large tables for TOPCAT: FITS with the metadata of a VOTable in the primary HDU."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def written(table: Table) -> Any:
     return fits.open(io.BytesIO(file.getvalue()), lazy_load_hdus=False)
 
 
-def test_head_of_a_votable() -> None:
-    """The primary HDU has a document with UCDs, descriptions, units and PARAMs, and no rows."""
+def test_votable_in_the_primary_hdu() -> None:
+    """The primary HDU contains a VOTable with UCDs, descriptions, units and PARAMs, and without rows."""
     with written(table_of()) as hdus:
         header = hdus[0].header
         assert list(header)[:5] == ["SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "VOTMETA"]
@@ -65,13 +65,13 @@ def test_head_of_a_votable() -> None:
 
 
 def test_rows(tmp_path: Path) -> None:
-    """The table is that which was written, with what is missing in it."""
+    """The table that is read equals the table that was written, including its missing values."""
     table = table_of()
     path = tmp_path / "t.fits"
     with path.open("wb") as file:
         write_fits_plus(table, file)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of astropy about the flag that is missing
+        warnings.simplefilter("ignore")  # astropy warns about the missing flag
         back = read_fits_table(path)
     assert back.colnames == table.colnames
     for name in table.colnames:
@@ -81,7 +81,7 @@ def test_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["i1", "u1", "i2", "u2", "i4", "u4", "i8"])
 def test_missing_integers(code: str) -> None:
-    """Missing values stay missing, also in types that FITS does not have: the wider type has a number for them."""
+    """Missing values stay missing, also in types that FITS does not have: the wider type has a null value."""
     limits = np.iinfo(code)
     table = Table({"a": MaskedColumn([limits.min, 0, limits.max - 1, 0], dtype=code, mask=[False, False, False, True])})
     file = io.BytesIO()
@@ -91,7 +91,7 @@ def test_missing_integers(code: str) -> None:
 
 
 def test_all_metadata_are_read_back(tmp_path: Path) -> None:
-    """Our own reader finds in the primary HDU what FITS has no keywords for."""
+    """The package reads metadata for which FITS has no keywords from the primary HDU."""
     table = table_of()
     table.meta.update({"description": "Some stars", "epoch": 2000, "note": "é"})
     table["ra"].meta.update({"utype": "stc:ra", "xtype": "adql:DOUBLE"})
@@ -118,27 +118,27 @@ def test_all_metadata_are_read_back(tmp_path: Path) -> None:
         (MaskedColumn(np.arange(2, dtype="u1"), mask=[True, False]), True),
     ],
 )  # fmt: skip
-def test_what_is_plain(values: Any, expected: bool) -> None:
-    """What FITS cannot hold without loss is not written in this form."""
+def test_is_plain(values: Any, expected: bool) -> None:
+    """A table that FITS cannot represent without loss is not written in this format."""
     assert is_plain(Table({"a": values})) is expected
 
 
-def test_names_that_fits_takes_for_one() -> None:
-    """FITS does not tell capitals from small letters in names."""
+def test_names_that_differ_only_in_case() -> None:
+    """FITS does not distinguish upper and lower case in names."""
     assert not is_plain(Table({"a": [1], "A": [2]}))
 
 
-def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TOPCAT gets large tables as FITS; others, and TOPCAT small ones, as VOTables."""
+def test_preferred_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOPCAT prefers FITS for large tables. Other clients get VOTables, and so does TOPCAT for small tables."""
     monkeypatch.setattr(tables, "LARGE", 100)
     large = next(form for form in to_sendable(table_of(1000)).formats if form.mtype == "table.load.fits")
     assert large.is_better_for is not None
     assert large.is_better_for("topcat")
     assert not large.is_better_for("Aladin")
     accents = Table({"a": np.array(["\xe9"] * 1000)})
-    odd = next(form for form in to_sendable(accents).formats if form.mtype == "table.load.fits")
-    assert odd.is_better_for is not None
-    assert not odd.is_better_for("topcat")
+    not_plain = next(form for form in to_sendable(accents).formats if form.mtype == "table.load.fits")
+    assert not_plain.is_better_for is not None
+    assert not not_plain.is_better_for("topcat")
     monkeypatch.setattr(tables, "LARGE", 10**9)
     small = next(form for form in to_sendable(table_of(1000)).formats if form.mtype == "table.load.fits")
     assert small.is_better_for is not None
@@ -147,8 +147,8 @@ def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["topcat", "Someone"])
 @pytest.mark.parametrize("to_all", [True, False])
-def test_what_a_program_is_sent(pair: Any, name: str, to_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program's name decides, whether it is named as the recipient or one of all."""
+def test_format_that_is_sent(pair: Any, name: str, to_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the recipient decides on the format, both for one recipient and for a broadcast."""
     monkeypatch.setattr(tables, "LARGE", 100)
     alice, bob = pair
     assert isinstance(bob, SAMPIntegratedClient)
@@ -159,8 +159,8 @@ def test_what_a_program_is_sent(pair: Any, name: str, to_all: bool, monkeypatch:
     assert [each.mtype for each in report.deliveries] == [expected]
 
 
-def test_memory() -> None:
-    """The rows are written in portions."""
+def test_memory_is_bounded() -> None:
+    """The rows are written in blocks, so that the memory is bounded."""
     table = Table({f"c{number}": np.zeros(200_000) for number in range(10)})
 
     class Nowhere(io.RawIOBase):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Images: the pixels, where on the sky they are, and what is known of them."""
+"""Images: pixels, world coordinates and metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.formats.test_registry import written
 
 from .conftest import wcs
 
-#: Coordinates that are rotated, in all the ways in which a header may say so, and distorted.
+#: Rotated coordinates, in all the ways in which a header can give a rotation, and distorted coordinates.
 ROTATED: dict[str, dict[str, Any]] = {
     "CD": {"CD1_1": -0.07, "CD1_2": 0.07, "CD2_1": 0.07, "CD2_2": 0.07},
     "PC": {"CDELT1": -0.1, "CDELT2": 0.1, "PC1_1": 0.7, "PC1_2": 0.7, "PC2_1": -0.7, "PC2_2": 0.7},
@@ -34,13 +34,13 @@ STALE = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 50.0, "CRVAL2": 6
 
 
 def sent(obj: Any) -> Any:
-    """The first HDU of the file that is sent."""
+    """Return the first HDU of the file that is sent."""
     return fits.open(written(to_sendable(obj), "image.load.fits"))[0]
 
 
 @pytest.mark.parametrize("old", ROTATED)
-def test_no_other_coordinates(old: str) -> None:
-    """What the header of the original says of its coordinates does not move the image."""
+def test_coordinates_of_the_image_replace_those_of_the_header(old: str) -> None:
+    """Keywords for coordinates in the header of the original file do not change the coordinates of the image."""
     meta = {**STALE, **ROTATED[old], "EXPTIME": 3.0}
     for kind in (dict, fits.Header):
         header = sent(CCDData(np.ones((10, 10)), unit="adu", wcs=wcs(), meta=kind(meta))).header
@@ -52,7 +52,7 @@ def test_no_other_coordinates(old: str) -> None:
 
 
 def test_coordinates_of_the_header() -> None:
-    """They are all that there are where the image has no others."""
+    """If the image has no coordinates, those of its header are kept."""
     meta = {**STALE, **ROTATED["CD"]}
     header = sent(NDData(np.ones((10, 10)), meta=meta)).header
     assert header["CD1_2"] == 0.07
@@ -69,7 +69,7 @@ def cube_coordinates() -> WCS:
 
 
 def test_slices() -> None:
-    """A plane of a cube, and a part of that, are where they were."""
+    """A plane of a cube, and a part of a plane, keep their coordinates."""
     cube = NDDataRef(np.ones((4, 10, 12)), wcs=cube_coordinates())
     for part in (cube[1], cube[1, 2:6, 3:7], cube[1:3], cube[:, 2:6, 3:7]):
         header = sent(part).header
@@ -83,23 +83,23 @@ def test_slices() -> None:
     assert here.separation(there) < 1e-6 * u.deg
 
 
-def test_coordinates_that_fits_does_not_have() -> None:
-    """A plane across the sky, for one: the image is sent without, and the program is told."""
+def test_coordinates_that_fits_cannot_represent() -> None:
+    """Coordinates such as those of a plane across the sky are left out, with a warning."""
     plane = NDDataRef(np.ones((4, 10, 12)), wcs=cube_coordinates())[:, 3]
     with pytest.warns(SAMPWarning, match="FITS cannot represent the coordinates of the image .*without them"):
         header = sent(plane).header
     assert "CTYPE1" not in header
 
 
-def test_what_the_header_cannot_hold() -> None:
-    """Each such value is left out, and named."""
+def test_metadata_that_the_header_cannot_hold() -> None:
+    """Values that a FITS header cannot hold are left out, and a warning names them."""
     meta = {
         "GOOD": 1, "NAN": np.nan, "INF": np.inf, "ACCENT": "é", "LINES": "a\nb", "key é": 1, "k=v": 2, "LIST": [1],
         "NUMBER": np.float64(3.5), "FLAG": np.bool_(True), "a long key": "x", "LONG": "x" * 200, "NONE": None,
     }  # fmt: skip
     with pytest.warns(SAMPWarning, match="sent without NAN, INF, ACCENT, LINES, key é, k=v, LIST$") as caught:
         header = sent(CCDData(np.ones((2, 2)), unit="adu", meta=meta)).header
-    # where it was written
+    # the warning has the line that called write
     assert caught[0].filename == __file__.replace("exchange/test_images", "formats/test_registry")
     assert (header["GOOD"], header["NUMBER"], header["FLAG"]) == (1, 3.5, True)
     assert (header["a long key"], header["LONG"]) == ("x", "x" * 200)
@@ -115,8 +115,8 @@ def test_comments_and_history() -> None:
     assert list(back["HISTORY"]) == ["first", "second"]
 
 
-def test_what_describes_another_file() -> None:
-    """The pixels are not scaled a second time."""
+def test_keywords_of_another_file() -> None:
+    """Keywords that describe the pixels of the original file are left out: the pixels are not scaled a second time."""
     original = fits.ImageHDU(np.array([[1, 65535]], dtype="u2"), name="SCI").header
     header = {**dict(original), "BSCALE": 2.0, "BZERO": 100.0, "BLANK": 1}
     hdu = sent(CCDData(np.array([[1, 2]]), unit="adu", meta=header))
@@ -132,13 +132,13 @@ def test_uncertainties() -> None:
 
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "i4", "f4", "f8"])
 def test_masks(kind: str) -> None:
-    """Of both kinds of masked arrays, and without a loss of digits."""
+    """Masks of all kinds of arrays are sent as NaN, without a loss of digits."""
     values = np.array([[1, 2], [3, min(np.iinfo("i4").max, np.iinfo(kind).max) if kind[0] in "iu" else 5]], dtype=kind)
     mask = np.array([[True, False], [False, False]])
     for obj in (Masked(values, mask=mask), np.ma.array(values, mask=mask), NDData(values, mask=mask),
                 Masked(values * u.Jy, mask=mask)):
         if isinstance(obj, u.Quantity) and kind[0] in "iu":
-            continue  # it has become a float
+            continue  # the product is a float
         data = sent(obj).data
         assert np.isnan(data[0, 0])
         assert data.ravel().tolist()[1:] == values.ravel().tolist()[1:]
@@ -150,8 +150,8 @@ def test_too_few_dimensions() -> None:
         to_sendable(NDData(np.ones(4)))
 
 
-def test_no_warnings_of_ours() -> None:
-    """An image that has all that FITS has is sent in silence."""
+def test_a_complete_image_causes_no_warnings() -> None:
+    """An image that FITS can represent completely is sent without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sent(CCDData(np.ones((2, 2)), unit="adu", wcs=wcs(), meta={"OBJECT": "M 31"}))

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Linked tables: selections and highlights, both ways."""
+"""Linked tables: selections and highlights, in both directions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
 class Viewer:
-    """What TOPCAT is on a real desk."""
+    """A client that behaves like TOPCAT."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self.client = client
         self.rows: list[Any] = []
-        self.refusals = 0
+        self.rejections = 0
         client.on("table.load.votable")(self.load)
         client.on("table.select.rowList")(self.select)
         client.on("table.highlight.row")(self.highlight)
@@ -37,12 +37,12 @@ class Viewer:
         self.rows.append(row_list)
 
     def highlight(self, table_id, row: int) -> None:
-        if self.refusals:
-            self.refusals -= 1
+        if self.rejections:
+            self.rejections -= 1
             raise ValueError("No table with that id")
         self.rows.append(row)
 
-    def tell(self, mtype: str, to: str = "alice", **params: Any) -> Any:
+    def call(self, mtype: str, to: str = "alice", **params: Any) -> Any:
         return self.client.ecall_and_wait(to, mtype, 10, **params)
 
 
@@ -52,7 +52,7 @@ def viewer(pair: Pair) -> Viewer:
 
 
 def test_tables_of_all_kinds(pair: Pair, table: Table, tmp_path: Path) -> None:
-    """The rows are those of the table, whatever it is in."""
+    """A link has the rows of the table, for each type of object and file that contains a table."""
     alice, bob = pair
     path = tmp_path / "cat.fits"
     table.write(path)
@@ -67,8 +67,8 @@ def test_tables_of_all_kinds(pair: Pair, table: Table, tmp_path: Path) -> None:
                 assert rows == (1 if obj.__class__.__name__ == "Row" else 3)
 
 
-def test_what_is_no_table(pair: Pair) -> None:
-    """Nobody is sent it."""
+def test_only_tables_can_be_linked(pair: Pair) -> None:
+    """An object that is not a table is rejected, and nothing is sent."""
     alice, bob = pair
     with bob.incoming("*") as queue:
         with pytest.raises(SAMPTypeError, match="Only tables can be linked, but 'image' is sent as image"):
@@ -76,7 +76,7 @@ def test_what_is_no_table(pair: Pair) -> None:
         assert len(queue) == 0
 
 
-def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
+def test_invalid_row_numbers(pair: Pair, viewer: Viewer, table: Table) -> None:
     with pair[0].link(table, to="bob") as link:
         for rows in ([1.5], ["a"], [None]):
             with pytest.raises(SAMPValueError, match="by row numbers or a mask"):
@@ -85,7 +85,7 @@ def test_rows_that_are_none(pair: Pair, viewer: Viewer, table: Table) -> None:
         assert viewer.rows == [[]]
 
 
-def test_a_selection_there_is_a_mask_here(pair: Pair, viewer: Viewer, table: Table) -> None:
+def test_a_selection_of_the_viewer_is_a_mask_of_the_link(pair: Pair, viewer: Viewer, table: Table) -> None:
     alice = pair[0]
     with alice.link(table, to="bob") as link:
         assert link.selection.tolist() == [False] * 3
@@ -99,19 +99,19 @@ def test_a_selection_there_is_a_mask_here(pair: Pair, viewer: Viewer, table: Tab
 
         link.on_highlight(rows.append)
         for key, value in (("table-id", link.id), ("url", viewer.url)):
-            assert viewer.tell("table.select.rowList", **{key: value, "row-list": [0, 2]})["samp.status"] == "samp.ok"
-            assert viewer.tell("table.highlight.row", **{key: value, "row": 1})["samp.status"] == "samp.ok"
+            assert viewer.call("table.select.rowList", **{key: value, "row-list": [0, 2]})["samp.status"] == "samp.ok"
+            assert viewer.call("table.highlight.row", **{key: value, "row": 1})["samp.status"] == "samp.ok"
         assert table[link.selection]["name"].tolist() == ["a", ""]
         assert [mask.tolist() for mask in masks] == [[True, False, True]] * 2
         assert (link.highlighted, rows) == (1, [1, 1])
-        viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": []})
+        viewer.call("table.select.rowList", **{"table-id": link.id, "row-list": []})
         assert not link.selection.any()
-        link.selection[:] = True  # a copy
+        link.selection[:] = True  # changes a copy
         assert not link.selection.any()
         assert repr(link) == "<Link: 'Small' with Bob, 0 rows selected>"
 
 
-def test_a_selection_here_shows_there(pair: Pair, viewer: Viewer, table: Table) -> None:
+def test_a_selection_of_the_link_is_sent_to_the_viewer(pair: Pair, viewer: Viewer, table: Table) -> None:
     link = pair[0].link(table)
     assert link.select(table["ra"] > 2).ok
     assert link.select([0, 2]).ok
@@ -126,7 +126,7 @@ def test_a_selection_here_shows_there(pair: Pair, viewer: Viewer, table: Table) 
     link.close()
 
 
-def test_rows_that_are_not_there(pair: Pair, viewer: Viewer, table: Table) -> None:
+def test_row_numbers_out_of_range(pair: Pair, viewer: Viewer, table: Table) -> None:
     link = pair[0].link(table)
     for rows in ([3], [-1], [True], np.ones(4, dtype=bool)):
         with pytest.raises(ValueError, match=r"no row|The mask has the shape"):
@@ -134,14 +134,14 @@ def test_rows_that_are_not_there(pair: Pair, viewer: Viewer, table: Table) -> No
     with pytest.raises(ValueError, match="There is no row 3"):
         link.highlight(3)
     for params in ({"row-list": ["3"]}, {"row-list": "1"}, {"row-list": ["x"]}, {}, {"row-list": ["-1"]}):
-        answer = viewer.tell("table.select.rowList", **{"table-id": link.id, **params})
-        assert answer["samp.status"] == "samp.error"
-    assert viewer.tell("table.highlight.row", **{"table-id": link.id})["samp.status"] == "samp.error"
+        response = viewer.call("table.select.rowList", **{"table-id": link.id, **params})
+        assert response["samp.status"] == "samp.error"
+    assert viewer.call("table.highlight.row", **{"table-id": link.id})["samp.status"] == "samp.error"
     link.close()
 
 
 def test_other_tables(pair: Pair, viewer: Viewer, table: Table) -> None:
-    """A message about another table is not this link's; the program's own handler gets it."""
+    """A link ignores a message about another table; the handler of the program receives it."""
     alice = pair[0]
     seen: list[str] = []
 
@@ -150,55 +150,55 @@ def test_other_tables(pair: Pair, viewer: Viewer, table: Table) -> None:
         seen.append(table_id)
 
     first, second = alice.link(table), alice.link(table)
-    viewer.tell("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
-    viewer.tell("table.select.rowList", **{"table-id": "strange", "row-list": [7]})
+    viewer.call("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
+    viewer.call("table.select.rowList", **{"table-id": "strange", "row-list": [7]})
     assert first.selection.tolist() == [False, True, False]
     assert not second.selection.any()
     assert seen == ["strange"]
     for link in (first, second):
         link.close()
-    viewer.tell("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
+    viewer.call("table.select.rowList", **{"table-id": first.id, "row-list": [1]})
     assert seen == ["strange", first.id]
 
 
-def test_a_viewer_that_has_just_loaded(
+def test_a_viewer_that_does_not_know_the_table_yet(
     pair: Pair, viewer: Viewer, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TOPCAT answers a moment before it knows the table by its id: the link tries again for a while."""
+    """TOPCAT responds shortly before it knows the table-id: the link tries again for RETRY_WINDOW."""
     link = pair[0].link(table)
-    viewer.refusals = 2
+    viewer.rejections = 2
     assert link.highlight(1).ok
     monkeypatch.setattr(linked_table, "RETRY_WINDOW", 0.0)
-    viewer.refusals = 1
+    viewer.rejections = 1
     with pytest.warns(SAMPWarning, match="Bob did not apply the highlight: No table with that id"):
         assert not link.highlight(1).ok
     link.close()
 
 
 def test_a_listener_that_fails(pair: Pair, viewer: Viewer, table: Table) -> None:
-    """Whoever selected is told."""
+    """If a listener raises, the sender of the selection gets an error response."""
     link = pair[0].link(table)
     link.on_select(lambda mask: 1 / 0)
-    answer = viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
-    assert "division by zero" in answer["samp.error"]["samp.errortxt"]
+    response = viewer.call("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
+    assert "division by zero" in response["samp.error"]["samp.errortxt"]
     link.close()
 
 
-def test_selecting_within_a_listener(pair: Pair, viewer: Viewer, table: Table) -> None:
-    """A selection that is answered by another one."""
+def test_a_listener_that_selects(pair: Pair, viewer: Viewer, table: Table) -> None:
+    """A listener may send another selection."""
     link = pair[0].link(table)
 
     @link.on_select
     def invert(mask: Any) -> None:
         link.select(~mask)
 
-    viewer.tell("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
+    viewer.call("table.select.rowList", **{"table-id": link.id, "row-list": [1]})
     assert viewer.rows == [[0, 2]]
     link.close()
 
 
 def test_many_rows() -> None:
-    """Half a million row numbers are read as a few are; what is no number is refused among them, too."""
+    """Half a million row numbers are read like a few; an invalid number among them is rejected, too."""
     texts = [str(number) for number in range(500_000)]
     assert linked_table._row_numbers(texts) == list(range(500_000))
     assert linked_table._row_numbers(["+7", "-0", "8"]) == [7, 0, 8]

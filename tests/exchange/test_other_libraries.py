@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Objects of libraries that need not be installed: pandas, mocpy, specutils. Skipped where one is not."""
+"""Objects of optional libraries: pandas, mocpy, specutils. A test is skipped if its library is not installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def exchange(pair: Pair, obj: Any, mtype: str, **options: Any) -> Any:
-    """Send something and receive it."""
+    """Send an object; return the object that is received."""
     alice, bob = pair
     with bob.incoming(mtype) as queue:
         report = alice.send(obj, to="bob", **options)
@@ -32,7 +32,7 @@ def exchange(pair: Pair, obj: Any, mtype: str, **options: Any) -> Any:
 
 
 def test_pandas(pair: Pair) -> None:
-    """Numbers, text, what is missing, dates; an index with a name becomes a column."""
+    """Numbers, texts, missing values and dates are sent; an index with a name becomes a column."""
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
         {
@@ -57,7 +57,7 @@ def test_pandas(pair: Pair) -> None:
 
 
 def test_pandas_dates(pair: Pair) -> None:
-    """Of any zone, and with some missing."""
+    """Dates with and without a time zone, missing dates, and durations are sent."""
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
         {
@@ -73,14 +73,14 @@ def test_pandas_dates(pair: Pair) -> None:
 
 
 def test_pandas_labels(pair: Pair) -> None:
-    """Every column arrives, also where labels are alike, or in several levels."""
+    """Every column is sent, also if labels are equal or have several levels."""
     pandas = pytest.importorskip("pandas")
     levels = pandas.DataFrame({("a", "x"): [1], ("a", "y"): [2], ("b", ""): [3]})
     assert exchange(pair, levels, "table.load.votable").colnames == ["a.x", "a.y", "b"]
-    alike = pandas.DataFrame([[1, 2, 3]], columns=["a", "a", "b"], index=pandas.Index([7], name="a"))
-    back = exchange(pair, alike, "table.load.votable")
+    equal = pandas.DataFrame([[1, 2, 3]], columns=["a", "a", "b"], index=pandas.Index([7], name="a"))
+    back = exchange(pair, equal, "table.load.votable")
     assert [(name, back[name][0]) for name in back.colnames] == [("a", 7), ("a_2", 1), ("a_3", 2), ("b", 3)]
-    assert alike.columns.tolist() == ["a", "a", "b"]
+    assert equal.columns.tolist() == ["a", "a", "b"]
     several = pandas.DataFrame({"f": [1.0]}, index=pandas.MultiIndex.from_tuples([(1, "x")]))
     assert exchange(pair, several, "table.load.votable").colnames == ["level_0", "level_1", "f"]
     unnamed = pandas.DataFrame({"f": [1.0, 2.0]})[1:].set_index(pandas.Index(["x"]))
@@ -110,12 +110,12 @@ def test_spectrum(pair: Pair) -> None:
     assert back.flux.value.tolist() == list(range(20))
     assert u.allclose(back.spectral_axis, spectrum.spectral_axis)
     assert back.uncertainty.array.tolist() == [1] * 20
-    table = exchange(pair, spectrum, "table.load.votable")  # for those who take no spectra
+    table = exchange(pair, spectrum, "table.load.votable")  # for recipients that do not accept spectra
     assert table["flux"].unit == u.Jy
 
 
-def test_all_of_a_spectrum(pair: Pair) -> None:
-    """Its mask and its plain metadata come along; what else there is the program is told."""
+def test_mask_and_metadata_of_a_spectrum(pair: Pair) -> None:
+    """The mask and the simple metadata of a spectrum are sent; a warning names the other metadata."""
     specutils = pytest.importorskip("specutils")
     kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
     header = fits.Header({"OBJECT": "Vega", "EXPTIME": 3.0, "NAXIS": 1, "CRVAL1": 5000.0})
@@ -138,8 +138,8 @@ def test_all_of_a_spectrum(pair: Pair) -> None:
         pair[0].send(kind(spectral_axis=np.linspace(1, 2, 4) * u.um, flux=np.ones((2, 4)) * u.Jy))
 
 
-def test_spectrum_like(pair: Pair) -> None:
-    """What looks like one will do; without specutils it is received as a table."""
+def test_an_object_like_a_spectrum(pair: Pair) -> None:
+    """An object with the attributes of a spectrum can be sent; without specutils it is received as a table."""
     from types import SimpleNamespace
 
     spectrum = SimpleNamespace(spectral_axis=np.linspace(1, 2, 5) * u.um, flux=np.ones(5) * u.Jy, meta={})

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`receive`, `incoming` and `on`: what arrives, decoded, and what its sender is told."""
+"""`receive`, `incoming` and `on`: the objects that they return, and the responses that the sender gets."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .conftest import assert_same
 Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
-def later(function: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
+def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
     thread = threading.Thread(target=function, args=args, kwargs=kwargs)
     thread.start()
     return thread
 
 
 def when_subscribed(sender: SAMPIntegratedClient, mtype: str, function: Callable[[], Any]) -> threading.Thread:
-    """Do something as soon as somebody has subscribed."""
-    return later(lambda: (sender.wait_for("bob", 20, mtype), function()))
+    """Call a function in a thread as soon as Bob is subscribed to the MType."""
+    return in_thread(lambda: (sender.wait_for("bob", 20, mtype), function()))
 
 
 # receive and incoming
@@ -48,14 +48,14 @@ def test_receive_a_table(pair: Pair, table: Table) -> None:
     assert_same(back, table)
     assert back.meta["TELESCOP"] == "none"
     assert (back.name, back.sender, back.sender.name) == ("mine", alice.get_public_id(), "Alice")
-    # what was subscribed to for that is given back
+    # the subscription for `receive` was removed
     assert "table.load.*" not in alice.get_subscriptions("bob")
 
 
-def test_receive_and_leave(
+def test_receive_and_disconnect(
     hub: SAMPHubServer, connect: Callable[..., SAMPIntegratedClient], table: Table
 ) -> None:
-    """R23: a program that leaves as soon as it has what it waited for has answered before."""
+    """R23: a client that disconnects as soon as `receive` returns has replied before."""
     sender = connect("sender")
 
     def work(name: str) -> None:
@@ -71,7 +71,7 @@ def test_receive_and_leave(
         thread.join(10)
 
 
-def test_nothing_comes(pair: Pair) -> None:
+def test_receive_times_out(pair: Pair) -> None:
     with pytest.raises(SAMPTimeoutError, match=r"No table\.load\.\* arrived within 0\.1 s"):
         pair[1].receive("table.load.*", timeout=0.1)
     with pytest.raises(TimeoutError):
@@ -84,7 +84,7 @@ def test_receive_without_a_connection() -> None:
 
 
 def test_all_kinds(pair: Pair, table: Table, image: CCDData) -> None:
-    """Tables, images, positions, pictures; of what is unknown the parameters."""
+    """Tables, images and positions are returned as objects; for an unknown MType the parameters are returned."""
     alice, bob = pair
     with bob.incoming("*") as queue:
         for obj, kind in ((table, Table), (image, fits.HDUList), (SkyCoord(10, 20, unit="deg"), SkyCoord)):
@@ -101,7 +101,7 @@ def test_all_kinds(pair: Pair, table: Table, image: CCDData) -> None:
 
 
 def test_images_are_complete(pair: Pair, image: CCDData) -> None:
-    """The sender's file is gone by the time that the pixels are looked at."""
+    """An image can be used after the sender's file was removed."""
     alice, bob = pair
     with bob.incoming("image.load.fits") as queue:
         assert alice.send(image).ok
@@ -112,20 +112,20 @@ def test_images_are_complete(pair: Pair, image: CCDData) -> None:
 
 
 def test_a_queue_keeps_the_order(pair: Pair, table: Table) -> None:
-    """What comes while the program is at work waits."""
+    """Objects that arrive while the program is busy stay in the queue, in their order."""
     alice, bob = pair
     queue = bob.incoming("table.load.*", "image.load.fits")
     for number in range(5):
         assert alice.send(table, name=str(number)).ok
     assert len(queue) == 5
-    later(bob.disconnect).join()
-    assert [item.name for item in queue] == ["0", "1", "2", "3", "4"]  # and then it ends
+    in_thread(bob.disconnect).join()
+    assert [item.name for item in queue] == ["0", "1", "2", "3", "4"]  # and then the loop ends
     with pytest.raises(SAMPClientError, match="disconnected"):
         queue.get(1)
 
 
-def test_a_queue_that_was_left(pair: Pair, table: Table) -> None:
-    """Whoever leaves a loop has no queue any more: what comes then goes to the handlers, and the hub is told."""
+def test_a_queue_that_is_no_longer_used(pair: Pair, table: Table) -> None:
+    """Leaving a loop closes its queue: later messages go to the handlers, and the subscription is removed."""
     alice, bob = pair
     seen: list[str] = []
 
@@ -140,45 +140,45 @@ def test_a_queue_that_was_left(pair: Pair, table: Table) -> None:
     thread.join()
     assert alice.send(table, name="second").ok
     assert seen == ["second"]
-    while "table.load.*" in alice.get_subscriptions("bob"):  # each question is a message, and paces the loop
+    while "table.load.*" in alice.get_subscriptions("bob"):  # each call is a request, and paces the loop
         continue
     queue = bob.incoming("x-test.a")
     bob.disconnect()
-    del queue  # of a client that does not run
+    del queue  # the queue of a client that is not connected
     bob.connect()
     while "x-test.a" in alice.get_subscriptions("bob"):
         bob.declare_subscriptions()
 
 
-def test_what_was_acknowledged_is_handed_over(pair: Pair, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender is answered just before the queue has the table: who disconnects in between gets it all the same."""
+def test_an_acknowledged_table_is_not_lost(pair: Pair, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply is sent just before the queue has the table: it is returned even if the client disconnects then."""
     alice, bob = pair
     queue = bob.incoming("table.load.*")
-    answered, go_on = threading.Event(), threading.Event()
-    answer = bob.client._reply
+    replied, go_on = threading.Event(), threading.Event()
+    original_reply = bob.client._reply
 
-    def slow_answer(*args: Any) -> None:
-        answer(*args)
-        answered.set()
+    def slow_reply(*args: Any) -> None:
+        original_reply(*args)
+        replied.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr(bob.client, "_reply", slow_answer)
+    monkeypatch.setattr(bob.client, "_reply", slow_reply)
     assert alice.send(table, to="bob").ok
-    assert answered.wait(10)
+    assert replied.wait(10)
     assert len(queue) == 1
-    leaving = later(bob.disconnect)
+    disconnecting = in_thread(bob.disconnect)
     items: list[Any] = []
-    got = later(lambda: items.append(queue.get(10)))
+    got = in_thread(lambda: items.append(queue.get(10)))
     go_on.set()
-    leaving.join()
+    disconnecting.join()
     got.join()
     assert [len(item) for item in items] == [len(table)]
     with pytest.raises(SAMPClientError, match="disconnected"):
         queue.get(1)
 
 
-def test_sent_again(pair: Pair, table: Table) -> None:
-    """A table of the same table-id takes the place of the one that still waits."""
+def test_the_same_table_id_again(pair: Pair, table: Table) -> None:
+    """A table replaces an earlier table with the same table-id that is still in the queue."""
     alice, bob = pair
     with bob.incoming("table.load.*") as queue:
         for name in ("first", "second"):
@@ -198,18 +198,18 @@ def test_a_full_queue(pair: Pair, table: Table) -> None:
         assert alice.send(table).ok
 
 
-def test_what_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) -> None:
-    """The sender is told; the receiver is warned, and goes on waiting."""
+def test_tables_that_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) -> None:
+    """The sender gets an error response. The recipient gets a warning and waits for the next message."""
     alice, bob = pair
     broken = tmp_path / "broken.vot"
     broken.write_text("<VOTABLE>")
     with bob.incoming("table.load.*", "coord.pointAt.sky") as queue:
         for params in ({"url": broken.as_uri()}, {"url": "file:///nowhere/x.vot"}, {}, {"url": "ftp://x/y"},
                        {"url": "http://127.0.0.1:9/x"}, {"url": ["a"]}):
-            answer = alice.ecall_and_wait("bob", "table.load.votable", 10, **params)
-            assert answer["samp.status"] == "samp.error", params
-        answer = alice.ecall_and_wait("bob", "coord.pointAt.sky", 10, ra="x", dec="1")
-        assert "is not a SAMP float" in answer["samp.error"]["samp.errortxt"]
+            response = alice.ecall_and_wait("bob", "table.load.votable", 10, **params)
+            assert response["samp.status"] == "samp.error", params
+        response = alice.ecall_and_wait("bob", "coord.pointAt.sky", 10, ra="x", dec="1")
+        assert "is not a SAMP float" in response["samp.error"]["samp.errortxt"]
         assert alice.send(table).ok
         with pytest.warns(SAMPWarning, match=r"(votable|sky) from .*: (What|There|The|Only|http|'x')") as caught:
             assert queue.get(5).name == "Small"
@@ -220,7 +220,7 @@ def test_what_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) -> None:
     "url", ["http://[bad", "http://127.0.0.1:0/x", f"file:///{'x' * 5000}", "file:///a%00b", "data:,x"]
 )
 def test_urls_that_cannot_be_read(pair: Pair, table: Table, url: str) -> None:
-    """The sender gets an error, and the recipient still waits for its one object."""
+    """The sender gets an error response, and the recipient still waits for its one object."""
     alice, bob = pair
     with bob.incoming("table.load.votable", limit=1, total=1) as queue:
         reply = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
@@ -232,7 +232,7 @@ def test_urls_that_cannot_be_read(pair: Pair, table: Table, url: str) -> None:
 
 
 def test_all_forms_of_file_urls(pair: Pair, table: Table, tmp_path: Path) -> None:
-    """As the programs write them, blanks and percent signs included."""
+    """File URLs are read in all forms that programs write, including blanks and percent signs."""
     alice, bob = pair
     path = tmp_path / "a b%20#é.vot"
     from pyvo.samp.formats.votable_writer import write_votable
@@ -243,13 +243,13 @@ def test_all_forms_of_file_urls(pair: Pair, table: Table, tmp_path: Path) -> Non
     with bob.incoming("table.load.*") as queue:
         for url in (uri, uri.replace("file://", "file:"), uri.replace("file://", "file://localhost"),
                     uri.replace("file://", "file://localhost/")):
-            answer = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
-            assert answer["samp.status"] == "samp.ok", url
+            response = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
+            assert response["samp.status"] == "samp.ok", url
             assert_same(queue.get(5), table)
 
 
 def test_http_urls(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy is fetched, without any proxy from this machine itself, and removed."""
+    """A file is fetched to a copy, which is removed. For a server on this machine no proxy is used."""
     alice, bob = pair
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -260,13 +260,13 @@ def test_http_urls(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
-    thread = later(server.serve_forever)
+    thread = in_thread(server.serve_forever)
     try:
         with bob.incoming("table.load.*") as queue:
             for name, status in (("t.fits", "samp.ok"), ("missing.fits", "samp.error")):
                 url = f"http://127.0.0.1:{server.server_port}/{name}"
-                answer = alice.ecall_and_wait("bob", "table.load.fits", 10, url=url)
-                assert answer["samp.status"] == status
+                response = alice.ecall_and_wait("bob", "table.load.fits", 10, url=url)
+                assert response["samp.status"] == status
             assert len(queue.get(5)) == 3
     finally:
         server.shutdown()
@@ -274,8 +274,8 @@ def test_http_urls(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest
         thread.join()
 
 
-def test_handlers_stay_bound(pair: Pair) -> None:
-    """An open queue goes before the program's handlers; afterwards they are as before."""
+def test_a_queue_has_priority_over_handlers(pair: Pair) -> None:
+    """An open queue receives messages in place of the handlers. After it is closed, the handlers receive them again."""
     alice, bob = pair
     handled: list[Any] = []
 
@@ -291,8 +291,8 @@ def test_handlers_stay_bound(pair: Pair) -> None:
     assert handled == ["1", "3"]
 
 
-def test_only_the_next(pair: Pair) -> None:
-    """What comes after the first thing that is received goes to the handlers."""
+def test_a_queue_with_a_total(pair: Pair) -> None:
+    """A queue for one message is closed after the first one; later messages go to the handlers."""
     alice, bob = pair
     handled: list[Any] = []
 
@@ -305,9 +305,9 @@ def test_only_the_next(pair: Pair) -> None:
         for value in "12":
             alice.ecall_and_wait("bob", "x-test.a", 10, value=value)
 
-    with bob.incoming("x-other.b"):  # for the other thread to see that it may begin
+    with bob.incoming("x-other.b"):  # the other thread waits for this subscription
         ready = threading.Event()
-        thread = later(lambda: (ready.wait(10), send()))
+        thread = in_thread(lambda: (ready.wait(10), send()))
         from pyvo.samp.exchange.incoming import Incoming
 
         with Incoming(bob._exchange, ("x-test.a",), 1, 1) as queue:
@@ -317,8 +317,8 @@ def test_only_the_next(pair: Pair) -> None:
     assert handled == ["2"]
 
 
-def test_pings_and_events_are_left_alone(pair: Pair) -> None:
-    """``"*"`` does not mean what keeps clients and hub together."""
+def test_a_wildcard_excludes_pings_and_events(pair: Pair) -> None:
+    """``"*"`` does not match pings and the events of the hub."""
     alice, bob = pair
     with bob.incoming("*") as queue:
         assert alice.ecall_and_wait("bob", "samp.app.ping", 10)["samp.status"] == "samp.ok"
@@ -331,13 +331,13 @@ def test_pings_and_events_are_left_alone(pair: Pair) -> None:
 
 def test_closing_from_another_thread(pair: Pair) -> None:
     queue = pair[1].incoming("x-test.a")
-    later(queue.close)
+    in_thread(queue.close)
     assert list(queue) == []
     queue.close()
 
 
-def test_receiving_within_a_handler(pair: Pair, table: Table) -> None:
-    """It does not stand in its own way."""
+def test_receive_in_a_handler(pair: Pair, table: Table) -> None:
+    """A handler that calls `receive` does not block the message that it waits for."""
     alice, bob = pair
     got: list[Any] = []
 
@@ -345,10 +345,10 @@ def test_receiving_within_a_handler(pair: Pair, table: Table) -> None:
     def go() -> None:
         got.append(bob.receive("table.load.*", timeout=10))
 
-    answer = later(alice.ecall_and_wait, "bob", "x-test.go", 20)
+    calling = in_thread(alice.ecall_and_wait, "bob", "x-test.go", 20)
     alice.wait_for("bob", 10, "table.load.votable")
     assert alice.send(table).ok
-    answer.join()
+    calling.join()
     assert_same(got[0], table)
 
 
@@ -356,7 +356,7 @@ def test_receiving_within_a_handler(pair: Pair, table: Table) -> None:
 
 
 def test_parameters_by_name(pair: Pair) -> None:
-    """Decoded by their annotations, with what a handler may know of the message besides (R3)."""
+    """Parameters are passed by name and decoded by their annotations, with the context of the message (R3)."""
     alice, bob = pair
     seen: dict[str, Any] = {}
 
@@ -368,11 +368,11 @@ def test_parameters_by_name(pair: Pair) -> None:
         seen.update(locals())
         return {"sum": row + len(rows)}
 
-    answer = alice.ecall_and_wait(
+    response = alice.ecall_and_wait(
         "bob", "x-test.many", 10, row=3, ra=1.5, on=True, rows=[1, 2], values=["1.5", "2"], whole=[1, 2], either="x",
         maybe="7", extra="e", **{"table-id": "t", "and-more": "m"},
     )
-    assert answer == {"samp.status": "samp.ok", "samp.result": {"sum": "5"}}
+    assert response == {"samp.status": "samp.ok", "samp.result": {"sum": "5"}}
     assert (seen["table_id"], seen["row"], seen["ra"], seen["on"], seen["rows"]) == ("t", 3, 1.5, True, [1, 2])
     assert (seen["values"].dtype.kind, seen["values"].tolist()) == ("f", [1.5, 2])
     assert (seen["whole"].dtype.kind, seen["whole"].tolist()) == ("i", [1, 2])
@@ -385,19 +385,19 @@ def test_parameters_by_name(pair: Pair) -> None:
     ("params", "text"),
     [({}, "has no parameter 'row'"), ({"row": "x"}, "'row': 'x' is not a SAMP int"), ({"row": ["1"]}, "a list came")],
 )
-def test_parameters_that_do_not_fit(pair: Pair, params: dict[str, Any], text: str) -> None:
+def test_parameters_that_do_not_match_the_annotations(pair: Pair, params: dict[str, Any], text: str) -> None:
     alice, bob = pair
-    bob.on("x-test.row")(takes_row)
-    answer = alice.ecall_and_wait("bob", "x-test.row", 10, **params)
-    assert text in answer["samp.error"]["samp.errortxt"]
+    bob.on("x-test.row")(expect_row)
+    response = alice.ecall_and_wait("bob", "x-test.row", 10, **params)
+    assert text in response["samp.error"]["samp.errortxt"]
 
 
-def takes_row(row: int) -> None:
-    raise AssertionError("it is not called")
+def expect_row(row: int) -> None:
+    raise AssertionError("the handler must not be called")
 
 
 def test_results_and_errors(pair: Pair) -> None:
-    """What a handler returns is the result, what it raises the error; it stays the function that it was."""
+    """The return value of a handler is the result, its exception the error; the function itself is not changed."""
     alice, bob = pair
 
     @bob.on("x-test.a")
@@ -405,19 +405,19 @@ def test_results_and_errors(pair: Pair) -> None:
     def handle(what) -> Any:
         return {"map": {"a": 1}, "number": 2.5, "nothing": None, "position": SkyCoord(1, 2, unit="deg")}[what]
 
-    def ask(what: str, mtype: str = "x-test.a") -> Any:
+    def call(what: str, mtype: str = "x-test.a") -> Any:
         return alice.ecall_and_wait("bob", mtype, 10, what=what)
 
-    assert ask("map")["samp.result"] == {"a": "1"}
-    assert ask("number", "x-test.b")["samp.result"] == {"value": "2.5"}
-    assert ask("nothing")["samp.result"] == {}
-    assert [float(ask("position")["samp.result"][key]) for key in ("ra", "dec")] == pytest.approx([1, 2])
-    assert ask("x")["samp.error"]["samp.errortxt"] == "KeyError: 'x'"
+    assert call("map")["samp.result"] == {"a": "1"}
+    assert call("number", "x-test.b")["samp.result"] == {"value": "2.5"}
+    assert call("nothing")["samp.result"] == {}
+    assert [float(call("position")["samp.result"][key]) for key in ("ra", "dec")] == pytest.approx([1, 2])
+    assert call("x")["samp.error"]["samp.errortxt"] == "KeyError: 'x'"
     assert handle("number") == 2.5
 
 
 def test_old_names_in_annotations(pair: Pair) -> None:
-    """``Picture`` and ``Received``, which only type checkers may know, still stand for the classes of today."""
+    """``Picture`` and ``Received``, which may be imported for type checkers only, still stand for the new classes."""
     alice, bob = pair
     seen: list[Any] = []
 
@@ -442,7 +442,7 @@ def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None
         seen.append(hdus)
 
     @bob.on("coord.pointAt.sky")
-    def look(position: SkyCoord, dec: float) -> None:
+    def point(position: SkyCoord, dec: float) -> None:
         seen.append((position, dec))
 
     assert alice.send(table).ok
@@ -455,14 +455,14 @@ def test_objects_by_annotation(pair: Pair, table: Table, image: CCDData) -> None
 
 
 class Color(enum.Enum):
-    """What a handler may want."""
+    """An enumeration for annotations."""
 
     RED = "red"
     TWO = 2
 
 
 def test_values_of_all_kinds(pair: Pair) -> None:
-    """Maps, tuples and members of an Enum; also where another annotation is known to a type checker only."""
+    """Maps, tuples and members of an Enum are decoded, even if another annotation cannot be resolved at run time."""
     alice, bob = pair
     seen: dict[str, Any] = {}
 
@@ -473,9 +473,10 @@ def test_values_of_all_kinds(pair: Pair) -> None:
     ) -> None:  # fmt: skip
         seen.update(locals())
 
-    answer = alice.ecall_and_wait("bob", "x-test.many", 10, numbers={"a": 1}, pair=[1, "2.5"], row=[1, 2], color="red",
-                                  two=2, maybe={"x": 1.5})
-    assert answer["samp.status"] == "samp.ok", answer
+    response = alice.ecall_and_wait(
+        "bob", "x-test.many", 10, numbers={"a": 1}, pair=[1, "2.5"], row=[1, 2], color="red", two=2, maybe={"x": 1.5}
+    )
+    assert response["samp.status"] == "samp.ok", response
     assert (seen["numbers"], seen["pair"], seen["row"]) == ({"a": 1}, (1, 2.5), (1, 2))
     assert (seen["color"], seen["two"], seen["maybe"]) == (Color.RED, Color.TWO, {"x": 1.5})
     good = {"numbers": {}, "pair": [1, 2], "row": [], "color": "red", "two": "2"}
@@ -483,12 +484,12 @@ def test_values_of_all_kinds(pair: Pair) -> None:
         ({"numbers": "1"}, "'numbers': expected a map, not a str"), ({"numbers": {"a": "x"}}, "'numbers': 'x' is not"),
         ({"pair": [1]}, "expected 2 items, not 1"), ({"color": "blue"}, "'blue' is not one of red, 2"),
     ):  # fmt: skip
-        answer = alice.ecall_and_wait("bob", "x-test.many", 10, **{**good, **bad})
-        assert text in answer["samp.error"]["samp.errortxt"]
+        response = alice.ecall_and_wait("bob", "x-test.many", 10, **{**good, **bad})
+        assert text in response["samp.error"]["samp.errortxt"]
 
 
 def test_objects_that_may_be_missing(pair: Pair, table: Table) -> None:
-    """One of several kinds, or none, as the annotation says; a QTable where that is wanted."""
+    """An annotation may allow several types, or None. A QTable is passed if the annotation requires it."""
     alice, bob = pair
     seen: list[Any] = []
 
@@ -501,12 +502,12 @@ def test_objects_that_may_be_missing(pair: Pair, table: Table) -> None:
         seen.extend((a, b, c))
 
     @bob.on("coord.pointAt.sky")
-    def look(position: SkyCoord) -> None:
-        raise AssertionError("it is not called")
+    def point(position: SkyCoord) -> None:
+        raise AssertionError("the handler must not be called")
 
     @bob.on("x-test.table")
     def need(table: Table) -> None:
-        raise AssertionError("it is not called")
+        raise AssertionError("the handler must not be called")
 
     assert alice.send(table, to="bob").ok
     assert [type(each) for each in seen] == [Table, Table, QTable, Table]
@@ -542,7 +543,7 @@ def test_methods_partials_and_objects(pair: Pair) -> None:
         assert alice.ecall_and_wait("bob", f"x-test.{mtype}", 10, row=1)["samp.result"] == {"value": value}
 
 
-def test_what_is_no_handler(pair: Pair) -> None:
+def test_invalid_handlers(pair: Pair) -> None:
     for bad in (3, lambda *args: None, eval("lambda x, /: None"), dict.fromkeys, max):
         with pytest.raises(SAMPClientError):
             pair[1].on("x-test.a")(bad)

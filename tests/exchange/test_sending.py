@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Sending objects: to whom, in which form, what is reported, and what stays behind."""
+"""Sending objects: recipients, formats, reports, and the files that are left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
 class Reader:
-    """A client that reads what it is sent while it is asked to, and answers."""
+    """A client that reads each file before it replies."""
 
     def __init__(self, client: SAMPIntegratedClient, *mtypes: str) -> None:
         self.client = client
@@ -63,15 +63,15 @@ class Reader:
 
 
 class Recorder(Reader):
-    """A client that reads nothing of what it is sent."""
+    """A client that records the parameters, but reads no file."""
 
     def __call__(self, key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         self.params.append(params)
         self.client.ereply(msg_id, "samp.ok", {})
 
 
-def test_a_table_to_one(pair: Pair, table: Table) -> None:
-    """By name, id, or entry of the list; its own name and a new id go with it."""
+def test_a_table_to_one_recipient(pair: Pair, table: Table) -> None:
+    """The recipient is a name, an id or an entry of the client list. The table is sent with its name and a new id."""
     alice, bob = pair
     reader = Reader(bob, "table.load.votable")
     for to in ("BOB", bob.get_public_id(), alice.wait_for("bob"), ["bob"]):
@@ -87,8 +87,8 @@ def test_a_table_to_one(pair: Pair, table: Table) -> None:
     assert alice._exchange.file_server.files == []
 
 
-def test_each_gets_what_it_takes(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """One format is written once, for those who prefer it; the others get another."""
+def test_each_recipient_gets_a_format_that_it_accepts(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """Each format is written once, and each recipient gets the best format among its subscriptions."""
     alice, bob, carol, dora = connect("Alice"), connect("Bob"), connect("Carol"), connect("Dora")
     readers = [Reader(bob, "table.load.votable", "table.load.fits"), Reader(carol, "table.load.fits"),
                Reader(dora, "image.load.fits")]
@@ -102,7 +102,7 @@ def test_each_gets_what_it_takes(hub: SAMPHubServer, connect: Connect, table: Ta
     assert readers[1].loaded[0]["ra"].unit == "deg"
 
 
-def test_several_and_one_that_does_not_take_it(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+def test_one_of_several_recipients_is_not_subscribed(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
     alice, bob, carol = connect("Alice"), connect("Bob"), connect("Carol")
     Reader(bob, "table.*")
     Reader(carol, "image.load.fits")
@@ -115,11 +115,11 @@ def test_several_and_one_that_does_not_take_it(hub: SAMPHubServer, connect: Conn
         report.check()
 
 
-def test_what_a_recipient_objects_is_told(pair: Pair, table: Table) -> None:
+def test_an_error_of_a_recipient_is_reported(pair: Pair, table: Table) -> None:
     alice, bob = pair
 
     @bob.on("table.load.votable")
-    def refuse() -> None:
+    def reject() -> None:
         raise ValueError("not today")
 
     with pytest.warns(SAMPWarning, match="Bob did not load the table: not today"):
@@ -142,7 +142,7 @@ def test_a_warning_is_a_success(pair: Pair) -> None:
     assert "no window" in repr(report)
 
 
-def test_nobody(pair: Pair, table: Table) -> None:
+def test_no_recipient(pair: Pair, table: Table) -> None:
     alice, _ = pair
     with pytest.warns(SAMPWarning, match=r"No client is subscribed to table\.load\.votable or table\.load\.fits"):
         report = alice.send(table)
@@ -160,28 +160,28 @@ def test_not_connected(table: Table) -> None:
 
 
 def test_the_report_in_a_notebook(pair: Pair, table: Table) -> None:
-    """A small table; nothing in it is markup of somebody else's."""
+    """The report is shown as an HTML table, which contains no markup from other clients."""
     alice, bob = pair
     bob.declare_metadata({"samp.name": "<b>Bob</b>"})
     Reader(bob, "table.load.votable")
-    page = alice.send(table, name="<script>")._repr_html_()
-    assert "<b>" not in page
-    assert "<script>" not in page
-    assert "&lt;b&gt;Bob&lt;/b&gt;" in page
-    assert "<td>ok</td>" in page
+    html = alice.send(table, name="<script>")._repr_html_()
+    assert "<b>" not in html
+    assert "<script>" not in html
+    assert "&lt;b&gt;Bob&lt;/b&gt;" in html
+    assert "<td>ok</td>" in html
 
 
-def test_a_late_answer(pair: Pair, table: Table) -> None:
-    """The file stays until it comes, and the report tells it."""
+def test_a_late_response(pair: Pair, table: Table) -> None:
+    """The file stays until a late response arrives. The report shows the response."""
     alice, bob = pair
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
     arrived = threading.Event()
 
-    def later(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
-        asked.append((msg_id, params["url"]))
+    def reply_later(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
+        calls.append((msg_id, params["url"]))
         arrived.set()
 
-    bob.bind_receive_call("table.load.votable", later)
+    bob.bind_receive_call("table.load.votable", reply_later)
     with pytest.warns(SAMPWarning, match=r"Bob has not responded within 0\.2 s"):
         report = alice.send(table, timeout=0.2)
     assert list(report.waiting.values()) == ["Bob"]
@@ -189,7 +189,7 @@ def test_a_late_answer(pair: Pair, table: Table) -> None:
     (path,) = alice._exchange.file_server.files
     assert path.exists()
     assert arrived.wait(5)
-    bob.ereply(asked[0][0], "samp.ok", {})
+    bob.ereply(calls[0][0], "samp.ok", {})
     assert report.wait(5).ok
     assert not path.exists()
     assert not alice.client._handlers.responses
@@ -201,14 +201,14 @@ def test_without_waiting(pair: Pair, table: Table) -> None:
     assert alice.send(table, wait=False).wait(10).ok
 
 
-def test_a_recipient_that_leaves(pair: Pair, table: Table) -> None:
-    """The wait ends (R23), and the file goes."""
+def test_a_recipient_that_disconnects(pair: Pair, table: Table) -> None:
+    """If the recipient disconnects, the wait ends (R23), and the file is removed."""
     alice, bob = pair
 
-    def leave(*args: Any) -> None:
+    def disconnect_later(*args: Any) -> None:
         threading.Thread(target=bob.disconnect).start()
 
-    bob.bind_receive_call("table.load.votable", leave)
+    bob.bind_receive_call("table.load.votable", disconnect_later)
     with pytest.warns(SAMPWarning, match="Bob did not load"):
         report = alice.send(table, timeout=0)
     assert list(report.failed) != []
@@ -216,7 +216,7 @@ def test_a_recipient_that_leaves(pair: Pair, table: Table) -> None:
 
 
 def test_disconnecting_ends_the_wait(pair: Pair, table: Table) -> None:
-    """And removes all files."""
+    """`disconnect` ends the wait for responses and removes all files."""
     alice, bob = pair
     arrived = threading.Event()
     bob.bind_receive_call("table.load.votable", lambda key, s, m, *rest: arrived.set())
@@ -231,7 +231,7 @@ def test_disconnecting_ends_the_wait(pair: Pair, table: Table) -> None:
     assert alice.send(table, mtype="table.load.fits").ok
 
 
-def test_the_hub_goes(make_hub: Callable[..., SAMPHubServer], connect: Connect, table: Table) -> None:
+def test_the_hub_stops(make_hub: Callable[..., SAMPHubServer], connect: Connect, table: Table) -> None:
     hub = make_hub()
     alice, bob = connect("Alice"), connect("Bob")
     arrived = threading.Event()
@@ -243,7 +243,7 @@ def test_the_hub_goes(make_hub: Callable[..., SAMPHubServer], connect: Connect, 
 
 
 def test_sending_within_a_handler(pair: Pair, table: Table) -> None:
-    """The answer gets through although the handler waits for it."""
+    """A handler can send and wait: the response arrives while the handler waits."""
     alice, bob = pair
     Reader(bob, "table.load.votable")
     reports: list[Any] = []
@@ -256,8 +256,8 @@ def test_sending_within_a_handler(pair: Pair, table: Table) -> None:
     assert reports[0].ok
 
 
-def test_a_client_that_cannot_receive(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
-    """It asks each recipient in a thread."""
+def test_a_client_that_is_not_callable(hub: SAMPHubServer, connect: Connect, table: Table) -> None:
+    """A client that is not callable calls each recipient in a thread."""
     alice, bob = connect("Alice", callable=False), connect("Bob")
     Reader(bob, "table.load.votable")
     assert alice.send(table).ok
@@ -265,7 +265,7 @@ def test_a_client_that_cannot_receive(hub: SAMPHubServer, connect: Connect, tabl
 
 
 def test_the_same_table_id(pair: Pair, table: Table) -> None:
-    """What is sent again takes the place of the earlier file, and is sent under the same id."""
+    """A table that is sent again with the same table-id replaces the earlier file."""
     alice, bob = pair
     ids: list[str] = []
     bob.bind_receive_call("table.load.votable", lambda key, s, m, mt, params, extra: ids.append(params["table-id"]))
@@ -277,8 +277,8 @@ def test_the_same_table_id(pair: Pair, table: Table) -> None:
     assert not first.exists()
 
 
-def test_tables_that_could_not_be_read(pair: Pair) -> None:
-    """They arrive, and the warning names what is changed in them, with the line of the program that sends."""
+def test_tables_with_invalid_characters(pair: Pair) -> None:
+    """Invalid characters are replaced. A warning names them and the line of the program that sends the table."""
     alice, bob = pair
     reader = Reader(bob, "table.load.votable")
     for table, what in (
@@ -292,15 +292,15 @@ def test_tables_that_could_not_be_read(pair: Pair) -> None:
     assert [len(back) for back in reader.loaded] == [2, 2, 2]
 
 
-def test_names_beyond_ascii(pair: Pair, table: Table) -> None:
-    """They are written in ASCII: hubs of Java would refuse the message."""
+def test_names_outside_ascii(pair: Pair, table: Table) -> None:
+    """Names are converted to ASCII, because hubs in Java would reject the message."""
     alice, bob = pair
     reader = Reader(bob, "table.load.votable")
     assert alice.send(table, name="Müller's Ω\n").ok
     assert reader.params[0]["name"] == "Muller's ??"
 
 
-def test_an_mtype_of_ones_own(pair: Pair, image: CCDData, tmp_path: Path) -> None:
+def test_an_mtype_of_the_program(pair: Pair, image: CCDData, tmp_path: Path) -> None:
     alice, bob = pair
     path = tmp_path / "x.fits"
     image.write(path)
@@ -322,8 +322,8 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_file_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path, name: str) -> None:
-    """The user says what it is, and is obeyed, whatever is in it."""
+def test_a_file_with_an_mtype_is_not_converted(pair: Pair, tmp_path: Path, name: str) -> None:
+    """If the user gives an MType, the file is sent as it is, whatever it contains."""
     alice, bob = pair
     contents = {"stars.csv": b"a,b\n1,2\n", "empty": b"", "half.fits": b"SIMPLE  ="}
     path = tmp_path / name
@@ -354,8 +354,8 @@ def test_a_file_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path, name: st
         ("http://[", "["),
     ],
 )
-def test_a_url_goes_as_it_is_with_an_mtype(pair: Pair, url: str, name: str) -> None:
-    """Of whatever scheme; nobody here reads it."""
+def test_a_url_with_an_mtype_is_not_read(pair: Pair, url: str, name: str) -> None:
+    """If the user gives an MType, a URL of any scheme is sent without being read."""
     alice, bob = pair
     reader = Recorder(bob, "image.load.fits")
     assert alice.send(url, to="bob", mtype="image.load.fits").ok
@@ -363,8 +363,8 @@ def test_a_url_goes_as_it_is_with_an_mtype(pair: Pair, url: str, name: str) -> N
     assert reader.params[0]["name"] == name
 
 
-def test_a_directory_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path) -> None:
-    """Some formats are directories: HiPS, Measurement Sets, Zarr."""
+def test_a_directory_with_an_mtype(pair: Pair, tmp_path: Path) -> None:
+    """If the user gives an MType, a directory is sent: some formats are directories (HiPS, Measurement Sets, Zarr)."""
     alice, bob = pair
     reader = Recorder(bob, "x-ms.load")
     assert alice.send(tmp_path, to="bob", mtype="x-ms.load").ok
@@ -372,7 +372,7 @@ def test_a_directory_goes_as_it_is_with_an_mtype(pair: Pair, tmp_path: Path) -> 
 
 
 def test_mistakes_with_an_mtype(pair: Pair, tmp_path: Path, table: Table) -> None:
-    """A path of nothing, what is no MType, and an object that has no such form."""
+    """A missing path, an invalid MType, and an MType that does not fit the object are errors."""
     alice, _ = pair
     for place in (tmp_path / "x", "x.fits", "a\0b", "no file " * 1000):
         with pytest.raises(FileNotFoundError, match="There is no file"):
@@ -383,8 +383,8 @@ def test_mistakes_with_an_mtype(pair: Pair, tmp_path: Path, table: Table) -> Non
         alice.send(table, mtype="x.y")
 
 
-def test_aladin_is_told_by_a_script(pair: Pair, tmp_path: Path) -> None:
-    """That MType has no url."""
+def test_aladin_gets_a_script(pair: Pair, tmp_path: Path) -> None:
+    """Files are sent to Aladin in a script, because its MType has no parameter for a URL."""
     alice, bob = pair
     (tmp_path / "m.fits").touch()
     seen: list[str] = []
@@ -394,8 +394,8 @@ def test_aladin_is_told_by_a_script(pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits", "plain.fits"])
-def test_files_of_awkward_names(pair: Pair, image: CCDData, tmp_path: Path, name: str) -> None:
-    """The URL has nothing in it that has to be decoded; the file stays where it is."""
+def test_files_with_special_characters_in_their_names(pair: Pair, image: CCDData, tmp_path: Path, name: str) -> None:
+    """The URL needs no decoding; the file of the user is not moved or removed."""
     alice, bob = pair
     reader = Reader(bob, "image.load.fits")
     path = tmp_path / name
@@ -410,10 +410,10 @@ def test_files_of_awkward_names(pair: Pair, image: CCDData, tmp_path: Path, name
     assert alice._exchange.file_server.files == []
 
 
-def test_ds9_gets_awkward_directories_by_http(
+def test_ds9_gets_http_urls_if_the_temporary_directory_has_a_blank(
     pair: Pair, image: CCDData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When even the directory for temporary files has a blank in it; others get the file URL."""
+    """If the directory for temporary files has a blank in its name, DS9 gets an HTTP URL, others a file URL."""
     alice, bob = pair
     directory = tmp_path / "a blank"
     directory.mkdir()
@@ -428,10 +428,10 @@ def test_ds9_gets_awkward_directories_by_http(
     assert list(directory.iterdir()) == []
 
 
-def test_programs_elsewhere_get_files_by_http(
+def test_clients_of_a_remote_hub_get_files_over_http(
     pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the hub is on another machine."""
+    """If the hub is on another machine, files are sent as HTTP URLs."""
     alice, bob = pair
     reader = Reader(bob, "image.load.fits")
     monkeypatch.setattr("pyvo.samp.exchange.sending.is_local_host", lambda host: False)
@@ -442,7 +442,7 @@ def test_programs_elsewhere_get_files_by_http(
 
 
 def test_urls(pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is behind a URL is looked into; the recipients get the URL itself."""
+    """The content of a URL is read to detect its type; the recipients get the URL itself."""
     alice, bob = pair
     file = alice._exchange.file_server.create_path("x.fits")
     image.write(file)
@@ -453,8 +453,8 @@ def test_urls(pair: Pair, image: CCDData, monkeypatch: pytest.MonkeyPatch) -> No
     assert reader.params[0]["name"] == "x.fits"
 
 
-def test_a_form_that_cannot_be_written(pair: Pair, connect: Connect) -> None:
-    """It is the problem of those who take no other; the others get the table."""
+def test_a_format_that_cannot_be_written(pair: Pair, connect: Connect) -> None:
+    """A format that cannot be written fails only the recipients that accept no other; the others get the table."""
     alice, bob = pair
     carol = connect("Carol")
     reader = Reader(bob, "table.load.votable")
@@ -470,8 +470,8 @@ def test_a_form_that_cannot_be_written(pair: Pair, connect: Connect) -> None:
     assert list(Path(tempfile.gettempdir()).glob("pyvo-samp-*/*")) == []
 
 
-def test_what_fails_in_another_library(pair: Pair) -> None:
-    """The error says what was to be written, and is one of ours."""
+def test_errors_of_other_libraries(pair: Pair) -> None:
+    """An error of another library becomes a SAMPTypeError, which says what was to be written."""
     alice, bob = pair
     Reader(bob, "table.load.fits")
     hdu = fits.BinTableHDU(Table({"a": [1]}))
@@ -488,7 +488,7 @@ def test_what_fails_in_another_library(pair: Pair) -> None:
 def test_a_full_disk(
     python_environment: dict[str, str], hub: SAMPHubServer, connect: Connect, isolated: Path
 ) -> None:
-    """The error says what to do; nothing is left; the client goes on."""
+    """The error says what to do, no file is left, and the client can send again."""
     bob = connect("Bob")
     Reader(bob, "table.load.votable")
     code = """
@@ -518,8 +518,8 @@ with SAMPIntegratedClient(name="x") as client:
 @pytest.mark.parametrize(
     "obj", [Table({"a": range(10_000)}), np.zeros((100, 100)), fits.BinTableHDU(Table({"a": range(10_000)}))]
 )
-def test_a_full_disk_by_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever those who write make of it, the error is that of the disk; and no directory is left."""
+def test_a_full_disk_in_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each format, the error is that of the disk, and no directory is left."""
     alice, bob = pair
     Reader(bob, "table.load.fits", "image.load.fits")
 
@@ -534,7 +534,7 @@ def test_a_full_disk_by_all_formats(pair: Pair, obj: Any, monkeypatch: pytest.Mo
 
 
 def test_a_really_full_disk(pair: Pair, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same on a small file system of its own, where one may be mounted."""
+    """The same with a small file system, if the test may mount one."""
     mount = tmp_path / "small"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
@@ -555,7 +555,7 @@ def test_a_really_full_disk(pair: Pair, table: Table, tmp_path: Path, monkeypatc
 
 
 def test_progress(pair: Pair, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bar that goes up to its end, when it is asked for; otherwise only for what is large, and before a person."""
+    """A progress bar is shown on request; otherwise only for large objects and on a terminal. It reaches its end."""
     alice, bob = pair
     Reader(bob, "table.load.votable", "image.load.fits")
     steps: list[int] = []
@@ -599,7 +599,7 @@ def test_the_real_bar(pair: Pair) -> None:
 def test_the_real_bar_in_another_thread(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Astropy's bar shows in the threads in which what arrives is read, too."""
+    """Astropy's progress bar also works in other threads, in which received files are read."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have imported it
     failures: list[BaseException] = []
@@ -618,8 +618,8 @@ def test_the_real_bar_in_another_thread(
     assert "50.00%" in capsys.readouterr().out
 
 
-def test_progress_of_what_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large table shows a bar while it is read where somebody is looking, and a small one does not."""
+def test_progress_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, a progress bar is shown while a large table is read, but not for a small one."""
     steps: list[int] = []
 
     class Bar:
@@ -651,7 +651,7 @@ def test_progress_of_what_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_is_logged(pair: Pair, table: Table, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither tokens nor paths."""
+    """Sending logs nothing, so that the log contains neither tokens nor paths."""
     alice, bob = pair
     Reader(bob, "table.load.votable")
     with caplog.at_level(logging.INFO):
@@ -659,7 +659,7 @@ def test_nothing_is_logged(pair: Pair, table: Table, caplog: pytest.LogCaptureFi
     assert caplog.records == []
 
 
-def test_positions_to_all(pair: Pair) -> None:
+def test_positions(pair: Pair) -> None:
     alice, bob = pair
     seen: list[Any] = []
     bob.bind_receive_call("coord.pointAt.sky", lambda key, s, mt, params, extra: seen.append(params))

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What is decided from the signature of a handler that `on` binds."""
+"""How `on` uses the signature of a handler."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Pair = tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 
 
 def defaults(url="", table: Table = None, params=None, sender=None, mtype=None, row: int = -1) -> dict[str, Any]:
-    """A handler of which nothing need be there."""
+    """A handler whose parameters all have defaults."""
     kind, name = type(table).__name__, getattr(sender, "name", None)
     return {"url": url[:5], "table": kind, "params": sorted(params), "sender": name, "mtype": mtype, "row": row}
 
 
 def test_parameters_with_defaults(pair: Pair, table: Table) -> None:
-    """They are filled all the same: with what the message brings, and with what is known of it."""
+    """Parameters with defaults get the values of the message and its context, if there are any."""
     alice, bob = pair
     bob.on("table.load.votable")(defaults)
     bob.on("x-test.none")(defaults)
     report = alice.send(table, to="bob", row=3)
     result = next(iter(report.answered.values()))["samp.result"]
-    wanted = {"url": "file:", "table": "Table", "sender": "Alice", "mtype": "table.load.votable", "row": "3"}
-    assert {**wanted, "params": ["name", "row", "table-id", "url"]} == result
+    expected = {"url": "file:", "table": "Table", "sender": "Alice", "mtype": "table.load.votable", "row": "3"}
+    assert {**expected, "params": ["name", "row", "table-id", "url"]} == result
     result = alice.ecall_and_wait("bob", "x-test.none", 10)["samp.result"]
-    wanted = {"url": "", "table": "NoneType", "sender": "Alice", "mtype": "x-test.none", "row": "-1"}
-    assert {**wanted, "params": []} == result
+    expected = {"url": "", "table": "NoneType", "sender": "Alice", "mtype": "x-test.none", "row": "-1"}
+    assert {**expected, "params": []} == result
 
 
-def test_one_default_for_each_kind(pair: Pair, table: Table, image: CCDData) -> None:
-    """Of several that may be missing the one is filled that the message brings."""
+def test_one_default_for_each_type(pair: Pair, table: Table, image: CCDData) -> None:
+    """Of several optional objects, the handler gets the one that the message contains."""
     alice, bob = pair
     seen: list[Any] = []
 
@@ -61,7 +61,7 @@ def test_one_default_for_each_kind(pair: Pair, table: Table, image: CCDData) -> 
 
 
 def passing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator as most are."""
+    """A decorator that passes all arguments on, like most decorators."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -71,7 +71,7 @@ def passing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def adding(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator that wants something for itself, too."""
+    """A decorator that has a parameter of its own, too."""
 
     @functools.wraps(function)
     def wrapper(mtype: str, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ def adding(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replacing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator whose function takes something else than the one within."""
+    """A decorator whose function has other parameters than the decorated one."""
 
     @functools.wraps(function)
     def wrapper(row: int, sender: Any = None) -> Any:
@@ -140,7 +140,7 @@ HANDLERS = {
 
 @pytest.mark.parametrize("name", HANDLERS)
 def test_signatures(pair: Pair, name: str) -> None:
-    """A handler is given what it can be called with, whatever it is made of, decoded by its annotations."""
+    """A handler of any kind is called with the arguments that it accepts, decoded by its annotations."""
     alice, bob = pair
     handler, result = HANDLERS[name]
     bob.on("x-test.a")(handler)
@@ -149,19 +149,19 @@ def test_signatures(pair: Pair, name: str) -> None:
 
 
 def test_a_class_as_handler(pair: Pair) -> None:
-    """What it is made of is decoded, too."""
+    """A class can be a handler; the parameters of its ``__init__`` are decoded, too."""
     alice, bob = pair
-    made: list[Any] = []
+    created: list[Any] = []
 
     class Event:
         def __init__(self, row: int, mtype: str = "") -> None:
-            made.append((row, mtype))
+            created.append((row, mtype))
 
         icrs = SkyCoord(1, 2, unit="deg")
 
     bob.on("x-test.a")(Event)
     alice.ecall_and_wait("bob", "x-test.a", 10, row=1)
-    assert made == [(1, "x-test.a")]
+    assert created == [(1, "x-test.a")]
 
 
 async def is_async(row: int) -> int:
@@ -169,7 +169,7 @@ async def is_async(row: int) -> int:
 
 
 class AsyncThing:
-    """An object to call that has to be awaited."""
+    """An object whose ``__call__`` is a coroutine function."""
 
     async def __call__(self, row: int) -> int:
         return row + 1
@@ -182,8 +182,8 @@ ASYNC = {
 
 
 @pytest.mark.parametrize("name", ASYNC)
-def test_coroutine_functions_are_refused(pair: Pair, table: Table, name: str) -> None:
-    """Nothing would await them: that is said when they are bound."""
+def test_coroutine_functions_are_rejected(pair: Pair, table: Table, name: str) -> None:
+    """Coroutine functions are rejected when they are bound, because nothing would await them."""
     alice, bob = pair
     binds: list[Callable[[Any], object]] = [
         bob.on("x-test.a"),
@@ -199,7 +199,7 @@ def test_coroutine_functions_are_refused(pair: Pair, table: Table, name: str) ->
 
 
 def test_a_hidden_coroutine_function(pair: Pair) -> None:
-    """One that a decorator hides is found when it is called; its sender is told."""
+    """If a decorator hides a coroutine function, the sender of the call gets an error response."""
     alice, bob = pair
     bob.on("x-test.a")(passing(is_async))
     with warnings.catch_warnings():
@@ -220,7 +220,7 @@ def test_coroutine_functions_with_asyncio(hub: SAMPHubServer, connect: Connect, 
     assert asyncio.run(main())["samp.result"] == {"value": "2"}
 
 
-def test_context_goes_before_parameters(pair: Pair) -> None:
+def test_context_has_priority_over_parameters(pair: Pair) -> None:
     """A message cannot name another sender: its parameters with the names of the context are in ``params``."""
     alice, bob = pair
 
@@ -233,7 +233,7 @@ def test_context_goes_before_parameters(pair: Pair) -> None:
         return kwargs
 
     given = {"sender": "Eve", "mtype": "other", "params": "none", "row": "7"}
-    wanted = {"sender": "Alice", "mtype": "x-test.context", "params": given, "row": "7"}
-    for mtype, result in (("x-test.context", wanted), ("x-test.rest", given)):
+    expected = {"sender": "Alice", "mtype": "x-test.context", "params": given, "row": "7"}
+    for mtype, result in (("x-test.context", expected), ("x-test.rest", given)):
         response = alice.call_and_wait("bob", {"samp.mtype": mtype, "samp.params": given}, 10)
         assert response["samp.result"] == result

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Time-outs: one meaning wherever something is waited for."""
+"""Timeouts have the same meaning in all methods that wait."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_deadlines() -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, "soon", math.nan, math.inf, []])
-def test_no_timeouts(pair: Pair, table: Table, timeout: Any) -> None:
-    """The error says what one is, before anything is sent."""
+def test_invalid_timeouts(pair: Pair, table: Table, timeout: Any) -> None:
+    """An invalid timeout is an error before anything is sent. The error says what a timeout is."""
     alice, bob = pair
     with bob.incoming("table.load.*") as queue:
         for call in (lambda: alice.send(table, timeout=timeout), lambda: alice.receive("x-test.a", timeout),
@@ -39,8 +39,8 @@ def test_no_timeouts(pair: Pair, table: Table, timeout: Any) -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, "-0.5"])
-def test_no_time_at_all(pair: Pair, timeout: Any) -> None:
-    """Less than nothing is not for ever."""
+def test_negative_timeouts(pair: Pair, timeout: Any) -> None:
+    """A negative timeout ends immediately; it does not mean that there is no limit."""
     alice, _ = pair
     with pytest.raises(SAMPTimeoutError):
         alice.receive("x-test.a", timeout)
@@ -52,8 +52,8 @@ def test_no_time_at_all(pair: Pair, timeout: Any) -> None:
     assert time.monotonic() - start < 10
 
 
-def test_texts(pair: Pair, table: Table) -> None:
-    """As elsewhere."""
+def test_timeouts_given_as_texts(pair: Pair, table: Table) -> None:
+    """A timeout may be a string, as in the methods of `astropy.samp`."""
     alice, bob = pair
     with bob.incoming("table.load.*") as queue:
         assert alice.send(table, timeout="20").ok
@@ -63,7 +63,7 @@ def test_texts(pair: Pair, table: Table) -> None:
     assert alice.wait_for("bob", "20").name == "Bob"
 
 
-def test_asyncio(hub: SAMPHubServer, connect: Callable[..., SAMPIntegratedClient]) -> None:
+def test_timeouts_with_asyncio(hub: SAMPHubServer, connect: Callable[..., SAMPIntegratedClient]) -> None:
     async def main() -> None:
         async with AsyncSAMPClient(name="Alice") as client:
             with pytest.raises(SAMPTimeoutError):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""VOTables that astropy's reader refuses, or of which it loses something: what is in them arrives."""
+"""VOTables that astropy's reader rejects or reads incompletely: the package reads all their values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def document(content: str, around: str = "<RESOURCE><TABLE>{}</TABLE></RESOURCE>
 
 @pytest.fixture
 def read(tmp_path: Path):
-    """Reads a document that is given as bytes."""
+    """Return a function that reads a document given as bytes."""
 
     def read_bytes(data: bytes) -> Table:
         path = tmp_path / "x.vot"
@@ -51,7 +51,7 @@ def in_binary(kind: str, fields: str, rows: list[bytes]) -> bytes:
 
 
 def test_param_of_several_texts(read) -> None:
-    """STIL writes two COMMENT cards so, which astropy refuses (E01)."""
+    """A PARAM may be an array of texts. STIL writes two COMMENT cards like this, which astropy rejects (E01)."""
     params = (
         '<PARAM name="COMMENT" datatype="char" arraysize="11x2" value="first      second line"/>'
         '<PARAM name="wide" datatype="unicodeChar" arraysize="3x*" value="äöüab "/>'
@@ -64,7 +64,7 @@ def test_param_of_several_texts(read) -> None:
 
 
 def test_columns_of_several_texts(read) -> None:
-    """Blanks in front of the first one count: the places decide where the next begins."""
+    """Arrays of texts have a fixed width, so leading blanks count: each text starts at its position."""
     fields = (
         '<FIELD name="two" datatype="char" arraysize="3x2"/><FIELD name="many" datatype="unicodeChar" arraysize="2x*"/>'
         '<FIELD name="grid" datatype="char" arraysize="1x2x2" ucd="meta.id"/>'
@@ -82,7 +82,7 @@ def test_columns_of_several_texts(read) -> None:
 
 @pytest.mark.parametrize("kind", ["BINARY", "BINARY2"])
 def test_texts_in_bytes(kind: str, read) -> None:
-    """Beyond ASCII they are UTF-8, or else Latin-1; each of an array has its bytes, however many letters that is."""
+    """Texts outside ASCII are read as UTF-8, or else as Latin-1. Arrays of texts are split by bytes, not by letters."""
     fields = (
         '<FIELD name="fixed" datatype="char" arraysize="6"/><FIELD name="free" datatype="char" arraysize="*"/>'
         '<FIELD name="one" datatype="char"/><FIELD name="two" datatype="char" arraysize="3x2"/>'
@@ -117,7 +117,7 @@ def test_texts_in_bytes(kind: str, read) -> None:
 
 
 def test_values_of_a_text_column_in_bytes(read) -> None:
-    """What its head says about texts does not keep astropy from reading them as bytes."""
+    """VALUES of a text column, such as its null value and minimum, do not prevent reading the column."""
     field = (
         '<FIELD name="s" datatype="char" arraysize="2" unit="m"><DESCRIPTION>Text</DESCRIPTION>'
         '<VALUES null="--"><MIN value="a"/></VALUES></FIELD>'
@@ -126,8 +126,8 @@ def test_values_of_a_text_column_in_bytes(read) -> None:
     assert (table["s"].tolist(), str(table["s"].unit), table["s"].description) == (["é"], "m", "Text")
 
 
-def test_no_text_is_cut_off(read) -> None:
-    """Many services write texts that are longer than their field; astropy cuts them off without a word."""
+def test_long_texts_are_not_truncated(read) -> None:
+    """Many services write texts that are longer than their field; astropy truncates them without a warning."""
     fields = (
         '<FIELD name="none" datatype="char"/><FIELD name="two" datatype="char" arraysize="2"/>'
         '<FIELD name="bound" datatype="unicodeChar" arraysize="2*"/><FIELD name="odd" datatype="string"/>'
@@ -136,10 +136,10 @@ def test_no_text_is_cut_off(read) -> None:
     assert [str(cell) for cell in read(document(fields + rows))[0]] == ["abc", "defg", "hijk", "lmno"]
 
 
-# Heads that astropy refuses
+# Definitions that astropy rejects
 
 
-def test_params_that_make_no_sense(read) -> None:
+def test_invalid_params(read) -> None:
     params = '<PARAM name="bad" datatype="int" value="none"/><PARAM name="good" datatype="int" value="5"/>'
     with pytest.warns(SAMPWarning, match=r"^PARAM 'bad' is left out: .*'none'$"):
         table = read(document(params + NUMBERS + ROWS))
@@ -157,8 +157,8 @@ def test_params_that_make_no_sense(read) -> None:
         '<FIELD name="a" datatype="int" unit="m"><VALUES><MAX/></VALUES><DESCRIPTION>n</DESCRIPTION></FIELD>',
     ],
 )
-def test_what_is_said_of_a_column(field: str, read) -> None:
-    """It is left out; its type and its unit stay."""
+def test_invalid_definitions_of_a_column(field: str, read) -> None:
+    """Invalid parts of the definition of a column are left out; its type and its unit stay."""
     with pytest.warns(SAMPWarning, match="Parts of the definition of FIELD 'a' are left out: "):
         table = read(document(field + ROWS))
     assert table["a"].tolist() == [1, 2]
@@ -175,8 +175,8 @@ def test_unknown_types(attributes: str, read) -> None:
 # Rows
 
 
-def test_cells_that_do_not_fit(read) -> None:
-    """They are missing, the others are not."""
+def test_invalid_cells(read) -> None:
+    """Invalid cells are masked; the other cells are read."""
     fields = f'{NUMBERS}<FIELD name="b" datatype="float"/><FIELD name="s" datatype="char" arraysize="*"/>'
     firsts = ["--" if i % 40 == 7 else str(i) for i in range(100)]
     cells = "".join(f"<TR><TD>{firsts[i]}</TD><TD>{i / 2}</TD><TD>&lt;{i}</TD></TR>" for i in range(100))
@@ -196,8 +196,8 @@ def test_rows_of_various_lengths(read) -> None:
     assert table["s"].tolist() == [["", ""], ["ab", "cd"], ["", ""]]
 
 
-def test_documents_that_are_no_xml(read) -> None:
-    """Letters of Latin-1 in what should be UTF-8, control characters: mended, and told."""
+def test_documents_that_are_not_valid_xml(read) -> None:
+    """Bytes in Latin-1 in place of UTF-8, and control characters, are repaired, with a warning."""
     head = '\n<?xml version="1.0"?><VOTABLE><RESOURCE><TABLE><DESCRIPTION>José</DESCRIPTION>'
     text = head + "{}</TABLE></RESOURCE></VOTABLE>"
     rows = "<DATA><TABLEDATA><TR><TD>Mü\x01n&#2;&#x1f;</TD></TR></TABLEDATA></DATA>"
@@ -223,7 +223,7 @@ def test_encodings(encoding: str, read) -> None:
 
 
 def test_several_tables(read) -> None:
-    """VizieR: tables in several RESOURCE elements, some without rows; the first that has some is read, and told."""
+    """VizieR sends several RESOURCE elements, some without rows: the first with rows is read, a warning names all."""
     around = (
         '<INFO name="-ref" value="VIZ"/><RESOURCE name="I/239"><RESOURCE type="meta"><TABLE><FIELD name="q" '
         'datatype="int"/></TABLE></RESOURCE><COOSYS ID="J2000" system="eq_FK5"/><TABLE name="hip">{}</TABLE>'
@@ -256,18 +256,18 @@ SERVICES = {
 
 @pytest.mark.parametrize("around", SERVICES.values(), ids=SERVICES)
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.5"])
-def test_forms_of_services(around: str, version: str, read) -> None:
+def test_documents_of_services(around: str, version: str, read) -> None:
     assert read(document(NUMBERS + ROWS, around, version))["a"].tolist() == [1, 2]
 
 
 def test_no_table(read) -> None:
-    """What a service says instead is told."""
+    """If a document has no table, the error contains the error message of the service."""
     status = '<INFO name="QUERY_STATUS" value="ERROR">no such column</INFO>'
     with pytest.raises(SAMPClientError, match="contains no table. Error of the service: no such column"):
         read(document(status, "<RESOURCE>{}</RESOURCE>"))
 
 
-# Rows elsewhere
+# Rows in other files
 
 
 def fits_bytes(table: Table) -> bytes:
@@ -279,7 +279,11 @@ def fits_bytes(table: Table) -> bytes:
 @pytest.mark.parametrize("how", ["href", "gzip", "base64"])
 @pytest.mark.parametrize("kind", ["BINARY", "FITS"])
 def test_rows_in_another_file(kind: str, how: str, tmp_path: Path, pair: Pair) -> None:
-    """As STIL writes ``votable-binary-href`` and ``votable-fits-inline``; the file that is sent has all inside."""
+    """
+    Rows in another file are read, as STIL writes ``votable-binary-href`` and ``votable-fits-inline``.
+
+    The file that is sent contains the rows.
+    """
     rows = struct.pack(">ii", 1, 2) if kind == "BINARY" else fits_bytes(Table({"x": np.array([1, 2], dtype="i4")}))
     packed = {"href": lambda data: data, "gzip": gzip.compress, "base64": base64.b64encode}[how](rows)
     (tmp_path / "the rows.bin").write_bytes(packed)
@@ -311,8 +315,8 @@ def test_a_file_without_other_files_is_sent_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress])
-def test_a_stream_far_behind(packed, tmp_path: Path) -> None:
-    """Wherever its tag stands, be it in two portions of the file."""
+def test_a_stream_after_a_long_comment(packed, tmp_path: Path) -> None:
+    """A STREAM element is found wherever it is, even across two blocks of the file."""
     (tmp_path / "rows.bin").write_bytes(struct.pack(">i", 1))
     stream = '<STREAM\n type="locator" href="rows.bin"/>'
     start = document(NUMBERS + "<!--").index(b"<!--")
@@ -326,7 +330,7 @@ def test_a_stream_far_behind(packed, tmp_path: Path) -> None:
 
 
 def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:
-    """Others read them where they are; of a file that is missing the sender is told."""
+    """Rows at a URL are left there, for the recipients to fetch; for a missing file the sender gets a warning."""
     path = tmp_path / "x.vot"
     path.write_bytes(document(NUMBERS + '<DATA><BINARY><STREAM href="http://127.0.0.1:9/x"/></BINARY></DATA>'))
     assert to_sendable(path).formats[0].write is None
@@ -337,11 +341,11 @@ def test_rows_that_are_not_on_this_machine(tmp_path: Path) -> None:
         assert to_sendable(path).formats[0].write is None
 
 
-# All doors
+# Sent, linked and received
 
 
 def test_received(pair: Pair, tmp_path: Path) -> None:
-    """A warning of the head reaches the program; the sender is told that all is well."""
+    """The recipient gets a warning about an invalid PARAM; the sender gets ``samp.ok``."""
     alice, bob = pair
     path = tmp_path / "x.vot"
     path.write_bytes(document('<PARAM name="bad" datatype="int" value="none"/>' + NUMBERS + ROWS))
@@ -373,8 +377,8 @@ ARCHIVES["FITS, packed"] = gzip.compress(fits_bytes(Table({"a": [1, 2]})))
 
 @pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
 @pytest.mark.parametrize("name", ["result", "result.vot", "result.fits"])
-def test_archives_by_each_door(name: str, content: bytes, pair: Pair, tmp_path: Path) -> None:
-    """Sent, linked, and received, whatever the file is called and the message calls it."""
+def test_files_of_archives_are_sent_and_received(name: str, content: bytes, pair: Pair, tmp_path: Path) -> None:
+    """Files of archives can be sent, linked and received, whatever their name and the MType of the message are."""
     alice, bob = pair
     path = tmp_path / name
     path.write_bytes(content)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""VOTables as services answer them: whatever is in their cells arrives."""
+"""VOTables as services send them: all values of their cells are sent and received."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def document(datatype: str, arraysize: str, first: str, second: str, version: st
     return parse(io.BytesIO(text.encode()))
 
 
-@pytest.mark.filterwarnings("ignore::astropy.io.votable.exceptions.VOWarning")  # of the text that is read here
+@pytest.mark.filterwarnings("ignore::astropy.io.votable.exceptions.VOWarning")  # about the text of DOCUMENT
 @pytest.mark.parametrize("version", ["1.1", "1.3", "1.4"])
 @pytest.mark.parametrize(
     ("datatype", "arraysize", "first", "second"),
@@ -68,7 +68,7 @@ def document(datatype: str, arraysize: str, first: str, second: str, version: st
     ],
 )
 def test_cells(datatype: str, arraysize: str, first: str, second: str, version: str) -> None:
-    """Arrays of various lengths and text beyond ASCII are read as they were, and so is the column beside them."""
+    """Arrays of various lengths and texts outside ASCII are read unchanged, and so is the next column."""
     sent = document(datatype, arraysize, first, second, version)
     back = parse(written(to_sendable(sent), TABLE[0])).get_first_table()
     expected = sent.get_first_table().array
@@ -77,7 +77,7 @@ def test_cells(datatype: str, arraysize: str, first: str, second: str, version: 
     assert back.params[0].value == 7
 
 
-# What stands around the tables
+# Elements around the tables
 
 RICH = b"""<?xml version="1.0"?>
 <VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><DESCRIPTION>All</DESCRIPTION>
@@ -97,21 +97,21 @@ RICH = b"""<?xml version="1.0"?>
 <DATA><TABLEDATA><TR><TD>1.5</TD><TD>-9</TD></TR></TABLEDATA></DATA><INFO name="after" value="end"/></TABLE>
 <RESOURCE name="inner" type="results"><TABLE name="t2"><FIELD name="b" datatype="char" arraysize="*"/>
 <DATA><TABLEDATA><TR><TD>x</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></RESOURCE></VOTABLE>"""
-#: What astropy writes anew, and how the rows are written.
+#: Attributes that astropy rewrites, and elements of the rows.
 NOT_COMPARED = {"ID", "nrows", "encoding"}
 ROWS = {"DATA", "BINARY2", "TABLEDATA", "STREAM", "TR", "TD"}
 
 
 def elements(text: bytes) -> Counter[Any]:
-    """The elements of a document, each with the one in which it is and what it says."""
+    """Count the elements of a document, by parent, tag, attributes and text."""
     found: Counter[Any] = Counter()
 
-    def walk(element: Any, around: str) -> None:
+    def walk(element: Any, parent: str) -> None:
         tag = element.tag.rpartition("}")[2]
         if tag in ROWS:
             return
-        said = {key: value for key, value in element.attrib.items() if key not in NOT_COMPARED and "}" not in key}
-        found[around, tag, tuple(sorted(said.items())), (element.text or "").strip()] += 1
+        attributes = {key: value for key, value in element.attrib.items() if key not in NOT_COMPARED and "}" not in key}
+        found[parent, tag, tuple(sorted(attributes.items())), (element.text or "").strip()] += 1
         for child in element:
             walk(child, f"{tag} {element.get('name')}")
 
@@ -119,37 +119,37 @@ def elements(text: bytes) -> Counter[Any]:
     return found
 
 
-def test_a_document_leaves_as_it_came() -> None:
-    """PARAM, INFO, GROUP, COOSYS, TIMESYS, LINK, names of RESOURCEs, all tables; and it stays as it is."""
-    given = parse(io.BytesIO(RICH))
-    for obj in (given, SimpleNamespace(votable=given)):
+def test_a_document_is_sent_unchanged() -> None:
+    """All elements and all tables of a document are sent, and the document itself is not modified."""
+    rich = parse(io.BytesIO(RICH))
+    for obj in (rich, SimpleNamespace(votable=rich)):
         assert elements(written(to_sendable(obj), TABLE[0]).getvalue()) == elements(RICH)
-    assert all("name" not in resource.extra_attributes for resource in given.resources)
+    assert all("name" not in resource.extra_attributes for resource in rich.resources)
 
 
-def test_a_table_of_a_document_takes_along_what_is_around_it() -> None:
-    given = parse(io.BytesIO(RICH))
-    sendable = to_sendable(given.get_first_table())
+def test_a_table_of_a_document_is_sent_with_the_elements_around_it() -> None:
+    rich = parse(io.BytesIO(RICH))
+    sendable = to_sendable(rich.get_first_table())
     assert sendable.name == "t"
     missing = elements(RICH) - elements(written(sendable, TABLE[0]).getvalue())
-    assert {around for around, *_ in missing} == {"RESOURCE outer", "RESOURCE inner", "TABLE t2"}
-    inner = parse(written(to_sendable(next(iter(given.resources[0].resources[1].iter_tables()))), TABLE[0]))
+    assert {parent for parent, *_ in missing} == {"RESOURCE outer", "RESOURCE inner", "TABLE t2"}
+    inner = parse(written(to_sendable(next(iter(rich.resources[0].resources[1].iter_tables()))), TABLE[0]))
     assert [table.name for table in inner.iter_tables()] == ["t2"]
     assert [resource.name for resource in inner.resources[0].resources] == ["service", "inner"]
 
 
-def test_a_table_element_of_no_document() -> None:
+def test_a_table_element_without_a_document() -> None:
     alone = TableElement.from_table(VOTableFile(), Table({"a": [1, 2]}))
     assert parse(written(to_sendable(alone), TABLE[0])).get_first_table().array["a"].tolist() == [1, 2]
 
 
-def test_fits_gets_one_table_and_says_so() -> None:
+def test_only_one_table_is_written_to_fits() -> None:
     with pytest.warns(SAMPWarning, match="the first of the 2 tables of the document is written"):
         assert len(Table.read(written(to_sendable(parse(io.BytesIO(RICH))), TABLE[1]))) == 1
 
 
-def test_what_a_document_says_of_its_columns_is_sent_on_in_fits(recwarn: pytest.WarningsRecorder) -> None:
-    """Limits, links and UCDs of a table that came are no reason for a warning."""
+def test_metadata_of_columns_are_written_to_fits(recwarn: pytest.WarningsRecorder) -> None:
+    """Limits, links and UCDs of a received table are sent on in FITS without a warning."""
     text = RICH.replace(b'<VALUES null="-9"/>', b'<VALUES null="-9"><MIN value="1"/></VALUES>')
     table = Table.read(io.BytesIO(text), format="votable", table_id="T1")
     back = Table.read(written(to_sendable(table), TABLE[1]))
@@ -158,20 +158,20 @@ def test_what_a_document_says_of_its_columns_is_sent_on_in_fits(recwarn: pytest.
     assert [str(each.message) for each in recwarn if issubclass(each.category, SAMPWarning)] == []
 
 
-def test_a_document_that_xml_cannot_hold() -> None:
-    """Such as one whose rows came as bytes: what cannot be written is replaced and shown."""
-    given = parse(io.BytesIO(RICH))
-    given.resources[0].infos[0].value = "O\x0bK"
+def test_a_document_with_invalid_characters() -> None:
+    """Characters that XML does not allow are replaced, and a warning shows them."""
+    rich = parse(io.BytesIO(RICH))
+    rich.resources[0].infos[0].value = "O\x0bK"
     with pytest.warns(SAMPWarning, match=r"replaced by '\?' in .*QUERY_STATUS.*O\\x0b"):
-        back = parse(written(to_sendable(given), TABLE[0]))
+        back = parse(written(to_sendable(rich), TABLE[0]))
     assert back.resources[0].infos[0].value == "O?K"
 
 
-# Doors
+# All functions that accept tables
 
 
-def doors(directory: Path) -> list[Any]:
-    """One table in each form in which it can be given."""
+def all_forms(directory: Path) -> list[Any]:
+    """Return one table in each form that `send` accepts."""
     table = Table({"ra": [1.5], "name": ["x"]})
     document = VOTableFile.from_table(table)
     formats: list[Any] = [table, QTable(table), table[0], np.asarray(table), document, document.get_first_table(),
@@ -183,9 +183,9 @@ def doors(directory: Path) -> list[Any]:
     return [*formats, *([table.to_pandas()] if find_spec("pandas") else [])]
 
 
-def test_accessible_table_takes_what_send_takes(tmp_path: Path) -> None:
-    for given in doors(tmp_path):
-        with accessible_table(given) as url, urllib.request.urlopen(url) as file:
+def test_accessible_table_accepts_the_objects_of_send(tmp_path: Path) -> None:
+    for obj in all_forms(tmp_path):
+        with accessible_table(obj) as url, urllib.request.urlopen(url) as file:
             assert list(Table.read(io.BytesIO(file.read()), format="votable")["ra"]) == [1.5]
     with accessible_table(parse(io.BytesIO(RICH))) as url, urllib.request.urlopen(url) as file:
         assert elements(file.read()) == elements(RICH)
@@ -193,18 +193,18 @@ def test_accessible_table_takes_what_send_takes(tmp_path: Path) -> None:
         pass
 
 
-def test_every_door_takes_what_send_takes(pair: Pair, tmp_path: Path) -> None:
-    """send_table_to sends a VOTable whatever it is given, and link counts the rows of each."""
+def test_send_table_to_and_link_accept_the_objects_of_send(pair: Pair, tmp_path: Path) -> None:
+    """`send_table_to` sends a VOTable for each object, and `link` counts the rows of each."""
     alice, bob = pair
     reader = Reader(bob, "table.load.votable", "table.load.fits")
-    given = doors(tmp_path)
-    for obj in given:
+    objects = all_forms(tmp_path)
+    for obj in objects:
         send_table_to(alice, obj, "bob")
         assert Path(reader.params[-1]["url"].removeprefix("file://")).suffix == ".vot"
-    for obj in given:
+    for obj in objects:
         with alice.link(obj) as link:
             assert len(link.selection) == 1
             assert link.report.ok
-    assert [list(back["ra"]) for back in reader.loaded] == [[1.5]] * 2 * len(given)
+    assert [list(back["ra"]) for back in reader.loaded] == [[1.5]] * 2 * len(objects)
     with pytest.raises(SAMPTypeError, match="is sent as image"):
         send_table_to(alice, np.ones((2, 2)))

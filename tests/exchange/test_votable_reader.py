@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The quick reader of VOTables gives what astropy gives, or leaves the document to astropy."""
+"""The fast reader of VOTables returns the same table as astropy, or leaves the document to astropy."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ def _no_warnings() -> Iterator[None]:
 
 
 def read_by_astropy(path: Path) -> Any:
-    """Read the first table by astropy alone."""
+    """Read the first table with astropy alone."""
     return element_as_table(parse(path, verify="ignore").get_first_table())
 
 
 class Reading:
-    """Read a document by the quick reader, and tell whether it left it to astropy."""
+    """Read a document with the fast reader, and record whether it left the document to astropy."""
 
     def __init__(self, path: Path) -> None:
         self.was_left = False
 
-        def left(file: Path) -> Any:
+        def read_with_astropy(file: Path) -> Any:
             self.was_left = True
             return read_by_astropy(file)
 
-        self.table = read_votable(path, left)
+        self.table = read_votable(path, read_with_astropy)
 
 
-def assert_same(quick: Any, slow: Any, flags: dict[str, list[bool]] | None = None) -> None:
-    """Compare two tables in all they have; ``flags`` are BINARY2's bits of texts, which astropy ignores."""
-    assert quick.colnames == slow.colnames
-    assert repr(dict(quick.meta)) == repr(dict(slow.meta))
-    for name in quick.colnames:
-        one, other = quick[name], slow[name]
+def assert_same(fast: Any, slow: Any, flags: dict[str, list[bool]] | None = None) -> None:
+    """Compare all parts of two tables; ``flags`` are the null bits of texts in BINARY2, which astropy ignores."""
+    assert fast.colnames == slow.colnames
+    assert repr(dict(fast.meta)) == repr(dict(slow.meta))
+    for name in fast.colnames:
+        one, other = fast[name], slow[name]
         assert type(one) is type(other), name
         assert one.dtype == other.dtype, name
         assert one.shape == other.shape, name
@@ -86,7 +86,7 @@ def assert_same(quick: Any, slow: Any, flags: dict[str, list[bool]] | None = Non
 
 
 def check(path: Path, flags: dict[str, list[bool]] | None = None) -> Reading | None:
-    """Read a document in both ways, and compare what comes out, be it an error."""
+    """Read a document with both readers, and compare the tables or the errors."""
     try:
         slow = read_by_astropy(path)
     except Exception as error:
@@ -99,7 +99,7 @@ def check(path: Path, flags: dict[str, list[bool]] | None = None) -> Reading | N
 
 
 def document(fields: str, data: str, *, version: str = "1.4", table: str = "", tail: str = "", prefix: str = "") -> str:
-    """A document of one table."""
+    """Return a document with one table."""
     text = (
         f'<?xml version="1.0" encoding="utf-8"?>\n<VOTABLE version="{version}" '
         f'xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE><TABLE name="t"{table}>\n'
@@ -114,7 +114,7 @@ def document(fields: str, data: str, *, version: str = "1.4", table: str = "", t
 
 
 def rows(*cells: list[str]) -> str:
-    """TABLEDATA of some rows."""
+    """Return a TABLEDATA element with the given rows."""
     return f"<TABLEDATA>{''.join(f'<TR>{row(each)}</TR>' for each in cells)}</TABLEDATA>"
 
 
@@ -122,17 +122,17 @@ def row(cells: list[str]) -> str:
     return "".join(f"<TD>{cell}</TD>" for cell in cells)
 
 
-# What astropy has itself
+# Test data of astropy
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ASTROPY_DATA.glob("*.xml*") if path.suffix != ".parquet"))
-def test_all_documents_of_astropy_are_read_alike(name: str) -> None:
+def test_documents_of_astropy_give_the_same_table(name: str) -> None:
     """Every VOTable in astropy's test data gives the same table, or an error in both readers."""
     path = ASTROPY_DATA / name
     flags = {"epoch_photometry_url": None} if name == "binary2_masked_strings.xml" else None
     if flags is not None:
-        quick, slow = read_votable(path), read_by_astropy(path)
-        column = quick["epoch_photometry_url"]
+        fast, slow = read_votable(path), read_by_astropy(path)
+        column = fast["epoch_photometry_url"]
         assert np.ma.getmaskarray(column).any()
         assert not np.ma.getmaskarray(slow["epoch_photometry_url"]).any()
         assert all(text == "" for text in np.ma.getdata(slow["epoch_photometry_url"])[column.mask])
@@ -361,7 +361,7 @@ def cell(draw: Any, datatype: str, items: int | None, *, is_array: bool) -> byte
 @given(case=binary())
 @PROPERTY
 def test_binary_is_read_as_astropy_reads_it(case: tuple[str, dict[str, list[bool]] | None], tmp_path: Path) -> None:
-    """Generated documents in BINARY and BINARY2 give the same table, but for BINARY2's bits of texts."""
+    """Generated documents in BINARY and BINARY2 give the same table, except for the null bits of texts in BINARY2."""
     text, flags = case
     path = tmp_path / "t.vot"
     path.write_bytes(text.encode())
@@ -371,7 +371,7 @@ def test_binary_is_read_as_astropy_reads_it(case: tuple[str, dict[str, list[bool
 @given(data=st.binary(max_size=80), changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2))
 @settings(max_examples=500)
 def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list[tuple[int, int]]) -> None:
-    """Letters that are lost or changed are errors where they are errors for ``binascii``."""
+    """Lost or changed letters are errors if they are errors for ``binascii``, too."""
     letters = bytearray(base64.b64encode(data))
     for place, code in changes:
         letters[place : place + code % 3] = bytes([code])
@@ -384,7 +384,7 @@ def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list
         assert decode_base64(bytes(letters)) == expected
 
 
-# What must be quick
+# Documents for the fast reader
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_base64_is_decoded_as_by_the_standard_library(data: bytes, changes: list
     ],
 )
 def test_ordinary_tabledata_is_not_left_to_astropy(fields: str, data: str, tmp_path: Path) -> None:
-    """Numbers, texts, arrays, empty cells and white space are read quickly, with or without a prefix or compression."""
+    """The fast reader reads numbers, texts, arrays, empty cells and white space, also with a prefix or compressed."""
     path = tmp_path / "t.vot"
     for prefix in ("", "vot"):
         text = document(fields, data, prefix=prefix).encode()
@@ -417,7 +417,7 @@ def stream(data: bytes, kind: str = "BINARY2") -> str:
 
 
 def test_missing_texts_are_masked(tmp_path: Path) -> None:
-    """BINARY2's bits count for texts as well: what is missing is masked, and what is empty is not."""
+    """Null bits of BINARY2 count for texts, too: missing texts are masked, and empty texts are not."""
     path = tmp_path / "t.vot"
     data = b"".join(flags + struct.pack(">I", len(text)) + text for flags, text in
                     ((b"\x80", b""), (b"\0", b""), (b"\0", b"abc")))
@@ -428,8 +428,8 @@ def test_missing_texts_are_masked(tmp_path: Path) -> None:
     assert reading.table["a"].tolist() == [None, "", "abc"]
 
 
-def test_many_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows and letters that lie on both sides of a cut are put together; the columns grow."""
+def test_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and letters that are split between two blocks are joined; the columns grow."""
     fields = ('<FIELD name="a" datatype="char" arraysize="*"/><FIELD name="b" datatype="long"/>'
               '<FIELD name="c" datatype="float" arraysize="*"/>')
     texts = ["x" * (number % 40) for number in range(500)]
@@ -466,7 +466,7 @@ def test_floats_without_a_decimal_point(datatype: str, other: str, tmp_path: Pat
 
 @pytest.mark.parametrize("cell", ["1.0", "1.5", ".5"])
 def test_integers_with_a_decimal_point(cell: str, tmp_path: Path) -> None:
-    """Such a cell is not an integer: it is missing, and the identifiers beside it keep all their digits."""
+    """Such a cell is not an integer: it is masked, and the identifiers in the other column keep all their digits."""
     path = tmp_path / "t.vot"
     path.write_text(document('<FIELD name="a" datatype="long"/><FIELD name="b" datatype="int"/>',
                              rows(["9007199254740993", "1"], ["4295806720000000001", cell])))
@@ -491,13 +491,13 @@ def test_numbers_are_rounded_as_by_python(tmp_path: Path) -> None:
     assert reading.table["a"].tolist() == [float(text) for text in texts]
 
 
-def test_all_bytes_are_told(tmp_path: Path) -> None:
-    """A progress bar hears of all bytes of the file."""
+def test_progress_counts_all_bytes(tmp_path: Path) -> None:
+    """The progress callback gets the number of all bytes of the file."""
     path = tmp_path / "t.vot"
     path.write_text(document('<FIELD name="a" datatype="int"/>', rows(*([str(number)] for number in range(100)))))
-    told: list[int] = []
-    read_votable(path, note=told.append)
-    assert sum(told) == path.stat().st_size
+    counts: list[int] = []
+    read_votable(path, note=counts.append)
+    assert sum(counts) == path.stat().st_size
 
 
 # Broken and hostile documents
@@ -517,7 +517,7 @@ def broken(path: Path, text: str | bytes, match: str) -> None:
 LONG = '<FIELD name="a" datatype="long"/>'
 
 
-def test_cut_off_documents(tmp_path: Path) -> None:
+def test_truncated_documents(tmp_path: Path) -> None:
     """A document or a stream that ends too early is an error, not a shorter table."""
     path = tmp_path / "t.vot"
     for whole in (document(LONG, rows(*(["1"] for _ in range(100)))), document(LONG, stream(bytes(900)))):
@@ -528,8 +528,8 @@ def test_cut_off_documents(tmp_path: Path) -> None:
     broken(path, packed[:50_000] + bytes(100) + packed[50_100:], "broken")
 
 
-def test_wrong_base64(tmp_path: Path) -> None:
-    """Letters that base64 does not have are an error, not skipped."""
+def test_invalid_base64(tmp_path: Path) -> None:
+    """Letters that base64 does not have are an error; they are not skipped."""
     path = tmp_path / "t.vot"
     text = document(LONG, stream(bytes(900)))
     broken(path, text.replace("AAAA", "A*AA", 1), "base64")
@@ -537,8 +537,8 @@ def test_wrong_base64(tmp_path: Path) -> None:
     broken(path, document(LONG, '<BINARY><STREAM encoding="base64">AAAAA</STREAM></BINARY>'), "base64")
 
 
-def test_number_of_rows_that_lies(tmp_path: Path) -> None:
-    """A false number of rows takes no memory: a small one is not heeded, an impossible one an error."""
+def test_a_wrong_number_of_rows(tmp_path: Path) -> None:
+    """A wrong ``nrows`` allocates no memory: a small one is ignored, an impossible one is an error."""
     path = tmp_path / "t.vot"
     broken(path, document(LONG, rows(["1"]), table=' nrows="1000000000000"'), "rows")
     broken(path, document(LONG, rows(["1"]), table=f' nrows="{"9" * 5000}"'), "rows")
@@ -547,15 +547,15 @@ def test_number_of_rows_that_lies(tmp_path: Path) -> None:
     assert len(read_votable(path)) == 1
 
 
-def test_length_of_a_cell_that_lies(tmp_path: Path) -> None:
-    """A text that says to have four thousand million letters takes no memory."""
+def test_a_wrong_length_of_a_cell(tmp_path: Path) -> None:
+    """A text with a stated length of four thousand million letters allocates no memory."""
     broken(tmp_path / "t.vot",
            document('<FIELD name="a" datatype="char" arraysize="*"/>', stream(b"\0\xff\xff\xff\xff" + bytes(900))),
            "cut off")
 
 
-def test_a_compressed_file_that_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small compressed file with a huge document in it is an error, also if it is left to astropy."""
+def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small compressed file that contains a huge document is an error, even if it is left to astropy."""
     monkeypatch.setattr(votable_reader, "MAX_DECOMPRESSED", 1_000_000)
     path = tmp_path / "t.vot"
     for data in (rows(*(["1"] for _ in range(300_000))), "<!-- -->" + rows(*(["1"] for _ in range(300_000)))):
@@ -563,8 +563,8 @@ def test_a_compressed_file_that_grows_without_end(tmp_path: Path, monkeypatch: p
     broken(path, gzip.compress(document(LONG, stream(bytes(900_000 * 9))).encode()), "compressed")
 
 
-def test_a_billion_entities(tmp_path: Path) -> None:
-    """Entities that stand for entities end in an error of the parser."""
+def test_nested_entities(tmp_path: Path) -> None:
+    """Nested entities (the "billion laughs") cause an error of the parser, in little memory."""
     path = tmp_path / "t.vot"
     levels = "".join(f'<!ENTITY e{n} "{10 * ("&e" + str(n - 1) + ";")}">' for n in range(1, 10))
     doctype = f'<!DOCTYPE VOTABLE [<!ENTITY e0 "1234567890">{levels}]>'
@@ -578,7 +578,7 @@ def test_a_billion_entities(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_head_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document in which no table comes is not read for ever."""
+def test_a_document_without_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document in which no table starts is not read beyond MAX_HEAD."""
     monkeypatch.setattr(votable_reader, "MAX_HEAD", 100_000)
     broken(tmp_path / "t.vot", f"<VOTABLE><RESOURCE>{'<INFO/>' * 100_000}", "no row")

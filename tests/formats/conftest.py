@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Things to write and read."""
+"""The table and the image of `tests.exchange`."""
 
 from __future__ import annotations
 

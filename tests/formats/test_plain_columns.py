@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What columns of all kinds become, in both formats of tables, and what their readers see of what is masked."""
+"""Columns of all kinds in both table formats: how they are written, and that masked values are not disclosed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ WRITERS = {"votable": write_votable, "fits": write_fits_table}
 
 @pytest.fixture(params=["votable", "fits"])
 def through(request: pytest.FixtureRequest, tmp_path: Path) -> Through:
-    """Write a table in one of the formats, and read it as something that arrives is read."""
+    """Write a table in one of the formats, and read it like a received table."""
 
     def go(table: Any) -> Table:
         path = tmp_path / "table"
         with path.open("wb") as file:
             WRITERS[request.param](table, file)
-        with warnings.catch_warnings():  # as `load` does: of what is odd in a file nobody here is to blame
+        with warnings.catch_warnings():  # as for received tables: the recipient cannot change an invalid file
             warnings.simplefilter("ignore")
             return read_table(path)
 
@@ -48,20 +48,20 @@ def through(request: pytest.FixtureRequest, tmp_path: Path) -> Through:
 
 
 def objects(*cells: Any) -> np.ndarray:
-    """A column of objects."""
+    """Return a column of objects."""
     column = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):
         column[row] = cell
     return column
 
 
-def need_null_in_arrays(through: Through) -> None:
-    """Skip a test for an astropy that writes no TNULL for arrays of integers into FITS."""
+def require_null_in_arrays(through: Through) -> None:
+    """Skip a test if astropy writes no TNULL for arrays of integers to FITS."""
     if through.format == "fits" and not minversion("astropy", "7.0"):  # type: ignore[attr-defined]
         pytest.skip("this astropy marks no element of an array of integers as missing")
 
 
-# What is masked
+# Masked values
 
 
 MASKED = {
@@ -78,7 +78,7 @@ HIDDEN = [b"secret", b"s\0\xe9\0c\0r"[::-1], "sécret".encode("utf-16-be"), b"\x
 
 
 def content(format_: str, table: Any) -> bytes:
-    """What the file holds, without base64."""
+    """Return the data of the file, with base64 decoded."""
     file = io.BytesIO()
     WRITERS[format_](table, file)
     data = file.getvalue()
@@ -91,21 +91,21 @@ def content(format_: str, table: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("kind", "format_"),
-    # FITS has no texts beyond ASCII
+    # FITS has no texts outside ASCII
     [(kind, format_) for kind in sorted(MASKED) for format_ in WRITERS if (kind, format_) != ("wide", "fits")],
 )
 @pytest.mark.parametrize("beside", [[1, 2], objects(np.ones(2), np.ones(1))])
-def test_nothing_tells_what_is_masked(kind: str, format_: str, beside: Any) -> None:
-    """Neither in a table that is quickly written, nor where astropy has to do it."""
+def test_masked_values_are_not_in_the_file(kind: str, format_: str, beside: Any) -> None:
+    """The file does not contain the data below the mask, whether the package or astropy writes the table."""
     data = content(format_, QTable({"x": MASKED[kind], "y": beside}))
     assert not [hidden for hidden in HIDDEN if hidden in data]
     assert np.float64(1.2345).astype(">f8").tobytes() not in data
 
 
 @pytest.mark.parametrize("kind", ["int", "float", "ints"])
-def test_what_is_masked_arrives_masked(through: Through, kind: str) -> None:
+def test_masked_values_are_read_as_masked(through: Through, kind: str) -> None:
     if kind == "ints":
-        need_null_in_arrays(through)
+        require_null_in_arrays(through)
     for beside in ([1, 2], objects(np.ones(2), np.ones(1))):
         back = through(Table({"x": MASKED[kind], "y": beside}))["x"]
         assert np.ma.getmaskarray(back).tolist() == np.ma.getmaskarray(MASKED[kind]).tolist()
@@ -113,15 +113,15 @@ def test_what_is_masked_arrives_masked(through: Through, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "time", "date"])
-def test_texts_that_are_masked_arrive_empty(through: Through, kind: str) -> None:
-    """Readers of VOTables ignore that a text is missing: astropy, for example, reads an empty one."""
+def test_masked_texts_are_read_as_empty(through: Through, kind: str) -> None:
+    """Readers of VOTables, such as astropy, ignore that a text is missing, and read an empty text."""
     back = through(QTable({"x": MASKED[kind]}))["x"]
     assert str(np.ma.filled(back, b"" if back.dtype.kind == "S" else "")[0]).strip("b'") == ""
     assert str(back[1]) != ""
 
 
 def test_logical_columns(through: Through) -> None:
-    """They are missing in a FITS file, too."""
+    """Missing logical values are read as missing, also from FITS."""
     flags = MaskedColumn([True, True, False], mask=[False, True, False], description="Flags")
     arrays = MaskedColumn([[True, True], [True, False], [False, False]], mask=[[0, 1], [0, 0], [0, 0]])
     back = through(Table({"n": [1, 2, 3], "x": flags, "v": arrays}))
@@ -135,7 +135,7 @@ def test_logical_columns(through: Through) -> None:
 
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8"])
 def test_integers(through: Through, kind: str) -> None:
-    """None of them changes, or is taken for the one that is missing."""
+    """No integer is changed or read as missing, whichever value marks the missing ones."""
     limits = np.iinfo(kind)
     values = np.array([limits.min, 0, limits.max, 99], dtype=kind)
     for mask in ([False] * 4, [False, True, False, False]):
@@ -145,8 +145,8 @@ def test_integers(through: Through, kind: str) -> None:
 
 
 def test_integers_that_use_all_values(through: Through) -> None:
-    """What is missing needs a number of its own: the column becomes wider."""
-    need_null_in_arrays(through)
+    """If a column uses all values of its type, it gets a wider type, which has a value for missing elements."""
+    require_null_in_arrays(through)
     values = np.ma.array(np.arange(258).reshape(129, 2) % 256, dtype="u1")
     values[128, 0] = np.ma.masked
     back = through(Table({"x": MaskedColumn(values)}))["x"]
@@ -154,17 +154,17 @@ def test_integers_that_use_all_values(through: Through) -> None:
     assert back[:128].ravel().tolist() == list(range(256))
 
 
-def test_the_number_that_astropy_uses_for_what_is_missing(through: Through) -> None:
+def test_the_fill_value_of_astropy_is_a_valid_value(through: Through) -> None:
     back = through(Table({"x": MaskedColumn([999999, 5], mask=[False, True]), "y": MaskedColumn([999999, 5])}))
     assert back["x"].tolist() == [999999, None]
     assert back["y"].tolist() == [999999, 5]
 
 
-# Mixtures
+# Mixin columns
 
 
-def test_all_that_a_position_has(through: Through) -> None:
-    """Distance and motion are columns as well; whence it is transformed is in the description."""
+def test_positions_with_distance_and_motion(through: Through) -> None:
+    """Distance and motion become columns, too; the description names the frame of the original position."""
     positions = SkyCoord(
         l=[10, 20] * u.deg, b=[30, 40] * u.deg, distance=[1, 2] * u.kpc, pm_l_cosb=[3, 4] * u.mas / u.yr,
         pm_b=[5, 6] * u.mas / u.yr, radial_velocity=[7, 8] * u.km / u.s, frame="galactic",
@@ -183,7 +183,7 @@ def test_all_that_a_position_has(through: Through) -> None:
 
 
 def test_times(through: Through) -> None:
-    """To the nanosecond where there are any; of a local time it is not known how it relates to UTC."""
+    """Times have nanoseconds if the column needs them. Local times are not converted to UTC."""
     fine = Time(["2020-01-01T12:34:56.123456789", "2020-01-01"])
     back = through(QTable({"t": fine, "ms": Time(["2020-01-01T00:00:00.5", "2020-01-01"]),
                            "l": Time(["2020-01-01", "2020-01-02"], scale="local")}))
@@ -207,7 +207,7 @@ def test_dates(through: Through) -> None:
 
 
 def test_records(through: Through) -> None:
-    """Each of their fields is a column."""
+    """Each field of a structured column or of a mixin such as EarthLocation becomes a column."""
     places = EarthLocation.from_geodetic([1, 2], [4, 5])
     back = through(QTable({"where": places, "r": Column(np.array([(1, 2.5), (3, 4.5)], dtype="i4,f8"))}))
     assert u.allclose(back["where.y"].quantity, places.y)
@@ -260,39 +260,39 @@ def test_objects_that_are_texts(through: Through) -> None:
     ],
 )
 def test_objects_that_are_arrays(through: Through, cells: tuple[Any, ...]) -> None:
-    """Of various lengths, of a type that holds them all, and with NaN for what is missing."""
+    """Arrays of various lengths get a type that can hold all values; missing values become NaN."""
     back = through(Table({"x": objects(*cells), "n": [1, 2]}))
     for cell, read in zip(cells, back["x"], strict=True):
-        wanted = np.ma.filled(np.ma.asarray([] if cell is None else cell).astype(float), np.nan)
-        assert np.array_equal(np.ma.filled(np.ma.asarray(read).astype(float), np.nan), wanted, equal_nan=True)
+        expected = np.ma.filled(np.ma.asarray([] if cell is None else cell).astype(float), np.nan)
+        assert np.array_equal(np.ma.filled(np.ma.asarray(read).astype(float), np.nan), expected, equal_nan=True)
     assert back["n"].tolist() == [1, 2]
 
 
-def test_far_characters_beside_arrays() -> None:
-    """A character beyond 16 bits arrives, and makes no file that cannot be read."""
+def test_characters_beyond_16_bits_in_a_table_with_arrays() -> None:
+    """A character beyond 16 bits is written so that astropy can read the file."""
     file = io.BytesIO()
     write_votable(Table({"v": objects(np.ones(2), np.ones(1)), "s": ["\U0001f52d", "é"]}), file)
     back = Table.read(io.BytesIO(file.getvalue()), format="votable")
     assert back["s"].tolist() == ["\U0001f52d", "é"]
 
 
-# Texts that formats stumble on
+# Texts that formats cannot represent
 
 
-def sent_votable(table: Table) -> Table:
+def through_votable(table: Table) -> Table:
     file = io.BytesIO()
     write_votable(table, file)
     return Table.read(io.BytesIO(file.getvalue()), format="votable", use_names_over_ids=True)
 
 
-def test_bytes_beyond_ascii() -> None:
-    """UTF-8 is read as such; what is none is taken for Latin-1, and the program told."""
+def test_bytes_outside_ascii() -> None:
+    """Bytes are decoded as UTF-8. Other bytes are decoded as Latin-1, with a warning."""
     utf8 = [b"Orion", "étoile".encode()]
     for cells in (np.array(utf8), objects(*utf8), np.array([utf8, utf8[::-1]])):
-        back = sent_votable(Table({"a": cells}))
+        back = through_votable(Table({"a": cells}))
         assert [str(text) for text in back.columns[0]] == ["Orion", "étoile"]
     with pytest.warns(SAMPWarning, match="'a' has bytes that are neither ASCII nor UTF-8: .* Latin-1"):
-        back = sent_votable(Table({"a": [*utf8, "étoile".encode("latin-1")]}))
+        back = through_votable(Table({"a": [*utf8, "étoile".encode("latin-1")]}))
     assert back["a"].tolist() == ["Orion", "étoile", "étoile"]
     with pytest.raises(SAMPTypeError, match=r"these columns: a \("):
         write_fits_table(Table({"a": utf8}), io.BytesIO())
@@ -300,45 +300,45 @@ def test_bytes_beyond_ascii() -> None:
 
 @pytest.mark.parametrize("beside", [[1, 2], objects(np.ones(2), np.ones(1)), objects("x" * 9000, "")])
 @pytest.mark.parametrize("kind", ["fixed", "objects"])
-def test_characters_that_no_format_has(kind: str, beside: Any) -> None:
-    """NUL ends a text for readers; a lone surrogate has no encoding."""
+def test_characters_that_no_format_can_represent(kind: str, beside: Any) -> None:
+    """NUL, which ends a text for readers, and lone surrogates, which have no encoding, are replaced with a warning."""
     texts = ["a\0b", "\ud800\U0001f52d"]
     table = Table({"x": np.array(texts) if kind == "fixed" else objects(*texts), "y": beside})
     with pytest.warns(SAMPWarning, match="'x' has NUL characters or lone surrogates"):
-        back = sent_votable(table)
+        back = through_votable(table)
     assert back["x"].tolist() == ["a?b", "?\U0001f52d"]
 
 
-def test_what_is_masked_needs_no_warning() -> None:
+def test_masked_texts_cause_no_warning() -> None:
     table = Table({"x": MaskedColumn(["a\0b", "c"], mask=[True, False])})
-    assert [str(text) for text in np.ma.filled(sent_votable(table)["x"], "")] == ["", "c"]
+    assert [str(text) for text in np.ma.filled(through_votable(table)["x"], "")] == ["", "c"]
 
 
 def test_text_of_another_byte_order() -> None:
-    assert sent_votable(Table({"x": np.array(["ab", "c"], dtype=">U2")}))["x"].tolist() == ["ab", "c"]
+    assert through_votable(Table({"x": np.array(["ab", "c"], dtype=">U2")}))["x"].tolist() == ["ab", "c"]
 
 
 @pytest.mark.parametrize("beside", [objects(np.ones(2), np.ones(1)), objects("x" * 9000, "")])
-def test_a_table_that_came_is_sent_on(beside: Any) -> None:
-    """Its text field was UTF-8 in a char field, of which astropy makes a note in the column's metadata."""
+def test_a_received_table_is_sent_on(beside: Any) -> None:
+    """A received table can be sent on if astropy noted in the metadata that its text was UTF-8 in a char field."""
     table = Table({"x": ["é", "\U0001f52d"], "y": beside})
     table["x"].meta.update({"_votable_string_dtype": "char", "_votable_arraysize": "9*"})
-    back = sent_votable(table)
+    back = through_votable(table)
     assert back["x"].tolist() == ["é", "\U0001f52d"]
     assert [len(cell) for cell in back["y"]] == [len(cell) for cell in beside]
 
 
 def test_control_characters_in_names_and_metadata() -> None:
-    """XML has none: each is replaced and named."""
+    """XML does not allow control characters: each is replaced, and a warning names its place."""
     table = Table({"a\x01": [1], "a?": [2]}, meta={"k\x02": "x\x0by", "name": "n\ud800", "lines": ["a\x01", "b"]})
     table["a?"].description = "d\x1f"
     table["a?"].meta["ucd"] = "u\ufffe"
     with pytest.warns(SAMPWarning, match="XML does not allow control characters") as caught:
-        back = sent_votable(table)
-    said = str(caught[0].message)
+        back = through_votable(table)
+    message = str(caught[0].message)
     for name in (r"column 'a\x01'", r"key 'k\x02'", r"value of 'k\x02'", "value of 'name'", "value of 'lines'",
                  "description of the column 'a?'", "'ucd' of the column 'a?'"):  # fmt: skip
-        assert name in said
+        assert name in message
     assert back.colnames == ["a?_", "a?"]
     assert back["a?"].description == "d?"
     assert back["a?"].meta["ucd"] == "u?"
@@ -346,12 +346,12 @@ def test_control_characters_in_names_and_metadata() -> None:
 
 
 def test_texts_with_markup_in_metadata() -> None:
-    """URLs have an ampersand; astropy's writer escapes it twice."""
+    """Markup in metadata, such as the ampersand of URLs, is escaped once; astropy's writer escapes it twice."""
     meta = {"url": "http://example.org/?a=1&b=<2>&amp;\"'", "accent": "é<è"}
-    assert sent_votable_params(Table({"a": [1]}, meta=meta)) == meta
+    assert params_through_votable(Table({"a": [1]}, meta=meta)) == meta
 
 
-def sent_votable_params(table: Table) -> dict[str, Any]:
+def params_through_votable(table: Table) -> dict[str, Any]:
     from astropy.io.votable import parse_single_table
 
     file = io.BytesIO()
@@ -360,24 +360,24 @@ def sent_votable_params(table: Table) -> dict[str, Any]:
 
 
 def test_tables_without_rows(through: Through) -> None:
-    """Of every kind of column, times for one."""
+    """Tables without rows can be written, with columns of every kind, such as times."""
     table = Table({"t": Time(np.zeros(0), format="mjd"), "o": np.zeros(0, dtype=object), "s": np.zeros(0, dtype="U3")})
     back = through(table)
     assert (len(back), back.colnames) == (0, ["t", "o", "s"])
 
 
-def test_metadata_that_no_reader_of_astropys_survives() -> None:
-    """A width of which it makes no format, links and values of another shape."""
+def test_metadata_that_astropys_reader_rejects() -> None:
+    """Metadata such as an invalid width, or links and values of another structure, are left out with a warning."""
     table = Table({"a": [1.5], "b": [1]})
     table["a"].meta.update(width=2**70, precision="x", ucd=7, more="x")
     table["b"].meta.update(links=[{"no": 1}], values={"min": 3})
     names = "'a.width', 'a.precision', 'a.ucd', 'a.more', 'b.links', 'b.values'"
     with pytest.warns(SAMPWarning, match=f"without {names}$"):
-        assert sent_votable(table)["a"].tolist() == [1.5]
+        assert through_votable(table)["a"].tolist() == [1.5]
 
 
 def test_metadata_that_fits_cannot_hold() -> None:
-    """What would change how the file is read, or is beyond ASCII, is left out and named."""
+    """Metadata that would change how the file is read, or that are outside ASCII, are left out with a warning."""
     odd = {"END": 1, "é": 2, "k": "é", "x\x01": 3, "TTYPE1": "q", "NAXIS2": 9, "CONTINUE": "a", "nan": np.nan,
            "__serialized_columns__": None, "k" * 90: "x" * 100, "A": 2, 5: 6}  # fmt: skip
     table = Table({"x": [1]}, meta={"a": 1, "comments": ["one", "two"], **odd})
@@ -394,7 +394,7 @@ def test_metadata_that_fits_cannot_hold() -> None:
 
 @pytest.mark.parametrize("comments", [["one", "two"], "one\ntwo"])
 def test_comments(comments: Any) -> None:
-    """They are lines of a FITS header, although astropy's writer adds its own to them."""
+    """Comments are written as lines of the FITS header, without the lines that astropy's writer adds."""
     table = Table({"x": [1]}, meta={"comments": comments})
     table["x"].description = "X"
     file = io.BytesIO()
@@ -405,7 +405,7 @@ def test_comments(comments: Any) -> None:
 
 
 def test_names_that_fits_cannot_hold(through: Through) -> None:
-    """Blanks at the end are lost there; a name of nothing else would be none."""
+    """FITS loses trailing blanks of names, so a name of blanks is replaced, with a warning."""
     table = Table({"a": [1], "a ": [2], "  ": [3]})
     with pytest.warns(SAMPWarning, match="A column has the name '  '; it is sent as 'col3'"):
         back = through(table)
@@ -415,19 +415,19 @@ def test_names_that_fits_cannot_hold(through: Through) -> None:
 
 
 def test_large_unsigned_numbers_in_arrays() -> None:
-    """They are texts, each in a column of its own: VOTable has no such numbers."""
-    back = sent_votable(Table({"x": np.array([[1, 2**64 - 1]], dtype="u8")}))
+    """Arrays of large unsigned integers become columns of texts, one for each element: VOTable has no such type."""
+    back = through_votable(Table({"x": np.array([[1, 2**64 - 1]], dtype="u8")}))
     assert [list(column) for column in back.columns.values()] == [["1"], [str(2**64 - 1)]]
 
 
 def test_complex_arrays_of_various_lengths() -> None:
-    """STILTS misreads them."""
-    back = sent_votable(Table({"x": objects(np.array([1 + 2j]), np.array([], dtype=complex))}))
+    """The real and imaginary parts become two columns, because STILTS misreads complex arrays of various lengths."""
+    back = through_votable(Table({"x": objects(np.array([1 + 2j]), np.array([], dtype=complex))}))
     assert back.colnames == ["x.real", "x.imag"]
     assert [cell.tolist() for cell in back["x.imag"]] == [[2], []]
 
 
-def test_arrays_of_no_elements(through: Through) -> None:
+def test_arrays_without_elements(through: Through) -> None:
     flags = MaskedColumn([True, False], mask=[True, False])
     table = Table({"x": np.zeros((2, 0)), "flags": flags, "o": objects([1.0], []), "n": [1, 2]})
     back = through(table)
@@ -438,8 +438,8 @@ def test_arrays_of_no_elements(through: Through) -> None:
     assert len(through(Table({"x": np.zeros((0, 0)), "y": np.zeros((0, 2), dtype="i4")}))) == 0
 
 
-def test_warnings_that_are_errors() -> None:
-    """A program that makes errors of warnings gets just these."""
+def test_warnings_as_errors() -> None:
+    """If the program turns warnings into errors, it gets the SAMPWarning."""
     table = Table({"a": ["a\0b"]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -448,7 +448,7 @@ def test_warnings_that_are_errors() -> None:
                 write(table, io.BytesIO())
 
 
-# What cannot be sent
+# Columns that cannot be sent
 
 
 @pytest.mark.parametrize(
@@ -462,22 +462,22 @@ def test_warnings_that_are_errors() -> None:
         ((dt.date(2020, 1, 1), None), "objects of type date"),
     ],
 )
-def test_what_no_format_can_hold(through: Through, cells: tuple[Any, ...], reason: str) -> None:
-    """The error names the columns, and no others."""
+def test_columns_that_no_format_can_hold(through: Through, cells: tuple[Any, ...], reason: str) -> None:
+    """The error names the columns that cannot be sent, and no other columns."""
     table = Table({"fine": [1, 2], "also": objects("a", None), "odd": objects(*cells)})
     with pytest.raises(SAMPTypeError, match=rf"these columns: odd \(.*{reason}") as caught:
         through(table)
     assert "also" not in str(caught.value)
 
 
-def test_what_fits_cannot_hold() -> None:
+def test_columns_that_fits_cannot_hold() -> None:
     table = Table({"fine": [1, 2], "é": [1, 2], "text": ["é", "b"]})
     with pytest.raises(SAMPTypeError, match=r"as a FITS table\. It does not support these columns: é \(.*, text \("):
         write_fits_table(table, io.BytesIO())
 
 
 def test_units_that_fits_does_not_have() -> None:
-    """The column is written without, and the program told."""
+    """A unit that FITS does not have is left out, with a warning."""
     table = Table({"x": Column([1.0], unit=u.def_unit("furlong_of_mine")), "y": Column([1.0], unit="m")})
     file = io.BytesIO()
     with pytest.warns(SAMPWarning, match="no unit furlong_of_mine: .* get the column 'x' without") as caught:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an object is, in which formats it can be sent, and what is in a file by its content."""
+"""The type of an object, the formats in which it can be sent, and the detection of files by their content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.exchange.conftest import wcs
 
 
 def written(sendable: Sendable, mtype: str) -> io.BytesIO:
-    """Write one form of a sendable."""
+    """Write a sendable in one format."""
     (form,) = (form for form in sendable.formats if form.mtype == mtype)
     file = io.BytesIO()
     assert form.write is not None
@@ -55,8 +55,8 @@ def test_tables(table: Table, mtype: str) -> None:
     assert to_sendable(table).name == "Small"
 
 
-def test_votables_are_sent_as_they_are(table: Table) -> None:
-    """With PARAM, INFO and all tables: a VOTableFile, and what has one, as results of pyvo do."""
+def test_votables_are_sent_unchanged(table: Table) -> None:
+    """A VOTableFile, or an object with one, such as a result of pyvo, is sent with PARAM, INFO and all tables."""
     document = from_table(table)
     from astropy.io.votable.tree import Info, Param
 
@@ -74,13 +74,13 @@ def test_votables_are_sent_as_they_are(table: Table) -> None:
     assert {param.name: param.value for param in of_one.params}["equinox"] == 2000.0
 
 
-def test_what_makes_a_table(table: Table) -> None:
+def test_an_object_with_to_table(table: Table) -> None:
     sendable = to_sendable(SimpleNamespace(to_table=lambda: table))
     assert (sendable.kind, sendable.name) == ("table", "Small")
 
 
 def test_images(image: CCDData) -> None:
-    """Each becomes a primary HDU, with coordinates and unit where it has them."""
+    """Each image becomes a primary HDU, with its coordinates and unit if it has them."""
     hdu = fits.ImageHDU(image.data, header=image.wcs.to_header(), name="SCI")
     compressed = fits.CompImageHDU(image.data, header=image.wcs.to_header())
     for obj in (image, NDData(image.data, wcs=image.wcs, unit="adu"), hdu, compressed, fits.PrimaryHDU(image.data),
@@ -115,7 +115,7 @@ def test_masked_pixels_are_nan(image: CCDData) -> None:
 
 
 def test_tables_in_fits(table: Table) -> None:
-    """A table HDU, and a file whose first data are one, are tables."""
+    """A table HDU is a table, and so is an HDUList whose first data are a table HDU."""
     hdu = fits.BinTableHDU(table, name="CAT")
     nameless = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table)])
     assert to_sendable(nameless).name == "table"
@@ -127,7 +127,7 @@ def test_tables_in_fits(table: Table) -> None:
 
 
 def test_positions() -> None:
-    """One is pointed at, wherever its frame; several are a table."""
+    """One position in any frame is sent as ``coord.pointAt.sky``; several positions are a table."""
     galactic = SkyCoord(184.55754381, -5.78427369, unit="deg", frame="galactic")
     (form,) = to_sendable(galactic).formats
     assert form.mtype == "coord.pointAt.sky"
@@ -140,8 +140,8 @@ def test_positions() -> None:
     "obj", [None, 3, object(), [1, 2], {"a": 1}, b"FITS", np.zeros(3), np.zeros((2, 2), dtype=complex), np.float64(1),
             SkyCoord, Table, print]
 )
-def test_what_cannot_be_sent(obj: Any) -> None:
-    """The error says what it is, and lists what can be."""
+def test_objects_that_cannot_be_sent(obj: Any) -> None:
+    """The error gives the type of the object and lists the supported types."""
     with pytest.raises(TypeError, match=r"cannot be sent. Supported types: .*Table.*SkyCoord, path, URL") as caught:
         to_sendable(obj)
     assert isinstance(caught.value, SAMPTypeError)
@@ -157,7 +157,7 @@ def test_empty_images(obj: Any) -> None:
 
 
 def test_files_by_their_content(table: Table, image: CCDData, tmp_path: Path) -> None:
-    """Whatever they are called."""
+    """The content of a file decides on its type, whatever the name of the file is."""
     files: dict[str, tuple[bytes, str, list[str]]] = {
         "table.vot": (written(to_sendable(table), TABLE[0]).getvalue(), "table", TABLE[:1]),
         "table.fits": (written(to_sendable(table), TABLE[1]).getvalue(), "table", TABLE[1:]),
@@ -192,8 +192,8 @@ def moc_file() -> bytes:
     [("a.csv", "a,b\n1,2\n"), ("a.txt", "a b\n1 2\n"), ("a.dat", "a\tb\n1\t2\n"),
      ("a.ecsv", "# %ECSV 1.0\n# ---\n# datatype: [{name: a, datatype: int8}, {name: b, datatype: int8}]\na b\n1 2\n")],
 )
-def test_tables_that_others_do_not_read(tmp_path: Path, name: str, content: str) -> None:
-    """What astropy reads is sent as a VOTable."""
+def test_text_tables_are_converted(tmp_path: Path, name: str, content: str) -> None:
+    """A text table that astropy can read is sent as a VOTable."""
     path = tmp_path / name
     path.write_text(content)
     sendable = to_sendable(path)
@@ -206,14 +206,14 @@ def test_tables_that_others_do_not_read(tmp_path: Path, name: str, content: str)
 @pytest.mark.parametrize(
     "content", [b"", b"just some words", b"\x00\x01\x02", b"SIMPLE  =                    T", b"\x1f\x8b\0"]
 )
-def test_files_of_no_use(tmp_path: Path, content: bytes) -> None:
+def test_unknown_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "what"
     path.write_bytes(content)
     with pytest.raises((SAMPTypeError, OSError)):
         to_sendable(path)
 
 
-def test_places_of_no_use(tmp_path: Path) -> None:
+def test_invalid_paths_and_urls(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file 'Barnard'.* Supported types: "):
         to_sendable("Barnard")
     with pytest.raises(SAMPTypeError, match="is not a file"):
@@ -231,8 +231,8 @@ def test_wcs_fixture() -> None:
     assert wcs().pixel_to_world(2, 1).ra.deg == pytest.approx(10)
 
 
-def test_a_client_loads_nothing_of_this(python_environment: dict[str, str]) -> None:
-    """Importing the client imports the mixin and nothing below it."""
+def test_a_client_imports_only_the_mixin(python_environment: dict[str, str]) -> None:
+    """Importing the client imports the mixin, but not the modules that the mixin uses."""
     code = (
         "import sys, pyvo.samp; pyvo.samp.SAMPIntegratedClient(name='x')\n"
         "heavy = {'astropy.table', 'astropy.io.fits', 'astropy.io.votable', 'astropy.coordinates', 'pandas'}\n"
@@ -247,15 +247,15 @@ def test_a_client_loads_nothing_of_this(python_environment: dict[str, str]) -> N
 
 
 class Image:
-    """What some library calls an image."""
+    """An image class of some library."""
 
     def __init__(self, data: Any, **attributes: Any) -> None:
         self.data = data
         self.__dict__.update(attributes)
 
 
-def test_whatever_has_data_and_a_wcs() -> None:
-    """A Cutout2D, and all that looks like one: with its coordinates, unit, mask and header."""
+def test_an_object_with_data_and_wcs() -> None:
+    """A Cutout2D, or an object with its attributes, is sent with its coordinates, unit, mask and header."""
     pixels = np.arange(100.0).reshape(10, 10)
     cutout = Cutout2D(pixels, (5, 4), (3, 4), wcs=wcs())
     sendable = to_sendable(cutout)
@@ -279,13 +279,13 @@ def test_whatever_has_data_and_a_wcs() -> None:
 
 
 class Raises:
-    """Something whose attributes are no more to be had."""
+    """An object whose method raises."""
 
     def to_table(self) -> Table:
         raise RuntimeError("the session has ended")
 
 
-def closed(directory: Path) -> fits.HDUList:
+def closed_hdus(directory: Path) -> fits.HDUList:
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(directory / "x.fits")
     with fits.open(directory / "x.fits") as hdus:
         return hdus
@@ -307,19 +307,19 @@ def closed(directory: Path) -> fits.HDUList:
         (lambda: Image(np.zeros((2, 2))), "An object of type tests.Image cannot be sent. Supported types: Table"),
     ],
 )
-def test_reasons_that_a_person_understands(make: Callable[[], Any], text: str) -> None:
+def test_error_texts(make: Callable[[], Any], text: str) -> None:
     with pytest.raises(SAMPTypeError, match=text):
         to_sendable(make())
 
 
-def test_a_text_that_is_no_path() -> None:
-    """Somebody may give the content of a file in place of its name."""
+def test_a_document_in_place_of_a_path() -> None:
+    """If a program passes the content of a file in place of its path, the error text is short."""
     with pytest.raises(FileNotFoundError, match="There is no file '<VOTABLE") as caught:
         to_sendable("<VOTABLE>" * 10_000)
     assert len(str(caught.value)) < 1000
 
 
 def test_hdus_of_a_closed_file(tmp_path: Path) -> None:
-    """The pixels are read when they are first wanted: too late."""
+    """HDUs of a closed file are an error: astropy reads the pixels on first access, which is too late."""
     with pytest.raises(SAMPTypeError, match="The file of the HDUs was closed"):
-        written(to_sendable(closed(tmp_path)), "image.load.fits")
+        written(to_sendable(closed_hdus(tmp_path)), "image.load.fits")

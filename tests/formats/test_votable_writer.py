@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Tables as VOTables: what astropy reads back is what was written."""
+"""Tables as VOTables: astropy reads the values that were written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def through(table: Any) -> Table:
 
 
 def test_many_types(table: Table) -> None:
-    """Values, what is missing, units, descriptions, UCDs."""
+    """Values, missing values, units, descriptions and UCDs are written."""
     back = through(table)
     assert_same(back, table)
     assert back["ra"].meta["ucd"] == "pos.eq.ra"
@@ -47,15 +47,15 @@ def test_many_types(table: Table) -> None:
      ("c16", "c16")],
 )
 def test_number_types(given_type: str, read: str) -> None:
-    """What VOTable does not have becomes wider, never narrower than the values."""
+    """A number type that VOTable does not have becomes a wider type."""
     values = np.array([0, 1, 100], dtype=given_type)
     back = through(Table({"x": values}))["x"]
     assert back.dtype.newbyteorder("=") == np.dtype(read)
     assert back.tolist() == values.astype(read).tolist()
 
 
-def test_odd_columns() -> None:
-    """Large unsigned numbers, strings that are objects, bytes, dates, text beyond ASCII and beyond 16 bits."""
+def test_unusual_columns() -> None:
+    """Large unsigned integers, strings as objects, bytes, dates, and texts outside ASCII and beyond 16 bits."""
     table = Table(
         {
             "large": np.array([1, 2**64 - 1], dtype="u8"),
@@ -79,8 +79,8 @@ def test_odd_columns() -> None:
     assert [str(value) for value in np.ma.filled(back["empty"], "")] == ["", ""]
 
 
-def test_mixtures() -> None:
-    """Quantities, positions and times become columns that others understand; the table stays as it is."""
+def test_mixin_columns() -> None:
+    """Quantities, positions and times become plain columns; the table itself is not modified."""
     table = QTable(
         {"d": [1, 2] * u.kpc, "t": Time(["2020-01-01", "2021-01-01"]), "c": SkyCoord([1, 2], [3, 4], unit="deg")}
     )
@@ -95,8 +95,8 @@ def test_mixtures() -> None:
     assert table.colnames == ["d", "t", "c"]
 
 
-def test_holes_in_arrays() -> None:
-    """Part of an array that is missing is NaN; an array that is missing as a whole is marked so."""
+def test_missing_values_in_arrays() -> None:
+    """A missing element of an array becomes NaN; an array without any value is marked as missing."""
     values = np.ma.array(np.ones((3, 2)), mask=[[0, 1], [1, 1], [0, 0]])
     flags = np.ma.array(np.ones((3, 2), dtype=bool), mask=[[0, 1], [1, 1], [0, 0]])
     back = through(Table({"v": MaskedColumn(values), "f": MaskedColumn(flags)}))
@@ -105,7 +105,7 @@ def test_holes_in_arrays() -> None:
 
 
 def test_metadata_becomes_params() -> None:
-    """What is plain in the table's metadata is written; what is not is left out, and named."""
+    """Simple metadata of the table are written as PARAMs; other metadata are left out, and a warning names them."""
     known = {"N": 3, "X": 1.5, "OK": True, "WHO": "Zoë", "lines": "one\n two\tthree"}
     more = {"list": [1, 2], "comments": ["a", "b"], "bytes": b"caf\xc3\xa9"}
     odd = {"huge": 2**70, 5: "key", "map": {"a": 1}, "none": None, "name": 7, "mixed": [1, "a"]}
@@ -120,32 +120,32 @@ def test_metadata_becomes_params() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(rows: int) -> None:
-    """No rows are a table, too."""
+    """A table without rows can be written."""
     back = through(Table({"a": np.zeros(rows), "s": np.zeros(rows, dtype="U3")}))
     assert (len(back), back.colnames) == (rows, ["a", "s"])
 
 
 def test_no_columns() -> None:
-    """Neither rows nor columns."""
+    """A table without rows and columns can be written."""
     assert len(through(Table())) == 0
 
 
 def test_arrays_of_various_lengths() -> None:
-    """Left to astropy."""
+    """Arrays of various lengths are written by astropy."""
     column = np.empty(2, dtype=object)
     column[0], column[1] = np.array([1.0]), np.array([2.0, 3.0])
     back = through(Table({"a": column}))
     assert back["a"][1].tolist() == [2.0, 3.0]
 
 
-def test_what_no_format_can_hold() -> None:
-    """The error names the column."""
+def test_columns_that_no_format_can_hold() -> None:
+    """The error names the column that cannot be written."""
     with pytest.raises(SAMPTypeError, match="these columns: odd"):
         through(Table({"fine": [1, 2], "odd": np.array([{}, []], dtype=object)}))
 
 
 def test_units_that_the_standard_does_not_know() -> None:
-    """They are kept, and nothing warns."""
+    """Units outside the standard are kept, without a warning."""
     table = Table({"a": [1.0], "wavelength": [5000.0]})
     table["a"].unit = u.def_unit("furlong_of_mine")
     table["wavelength"].unit = u.AA
@@ -170,10 +170,10 @@ def test_units_that_the_standard_does_not_know() -> None:
     ),
     st.integers(1, 64),
 )
-def test_any_rows(rows: list[tuple[int, float, str, bool]], portion: int) -> None:
-    """Whatever the values are, and wherever one portion of rows ends."""
+def test_any_rows(rows: list[tuple[int, float, str, bool]], block_size: int) -> None:
+    """Any values are read back, wherever a block of rows ends."""
     before = votable_writer.BLOCK_SIZE
-    votable_writer.BLOCK_SIZE = portion
+    votable_writer.BLOCK_SIZE = block_size
     try:
         table = Table(rows=rows, names=["i", "f", "s", "b"], dtype=["i8", "f8", "U6", "?"])
         back = through(table)
@@ -184,8 +184,8 @@ def test_any_rows(rows: list[tuple[int, float, str, bool]], portion: int) -> Non
     assert [str(text) for text in np.ma.filled(back["s"], "")] == table["s"].tolist()
 
 
-def test_memory_of_one_portion() -> None:
-    """A large table is written in the memory of a portion, not of itself."""
+def test_memory_is_bounded() -> None:
+    """Writing a large table takes the memory of one block, not of the table."""
 
     class Nowhere(io.RawIOBase):
         size = 0

@@ -15,7 +15,7 @@ import pytest
 from pyvo.samp import AsyncSAMPClient, SAMPHubServer, SAMPIntegratedClient, SAMPProxyError
 from pyvo.samp.utils import SAMPMsgReplierWrapper
 
-from ..client.derived_families import FAMILIES, check_that_it_goes, check_that_it_works
+from ..client.derived_families import FAMILIES, check_disconnect, check_messages
 from .conftest import Run
 from .network import own_network
 from .programs import Program, wait_for_hub
@@ -195,8 +195,8 @@ def test_derived_classes_with_jsamps_hub(
     try:
         for _ in range(2):
             derived.connect()
-            check_that_it_works(derived, plain)
-            check_that_it_goes(derived, plain)
+            check_messages(derived, plain)
+            check_disconnect(derived, plain)
     finally:
         derived.disconnect()
     silent = family(receives=False)

@@ -589,7 +589,10 @@ def test_above_the_limit_no_busy_connection_is_closed(make_server, loop):
         new_client = stack.enter_context(RawClient(server.port, get("x")))
         assert new_client.rest() == b""
         eventually(loop, lambda: server.connections == 2)
-        assert all(client.sock.fileno() > 0 for client in clients)
+        for client in clients:
+            client.sock.setblocking(False)
+            with pytest.raises(BlockingIOError):  # not closed, and no response yet
+                client.sock.recv(1)
 
 
 def test_idle_connections_are_closed_after_the_timeout(make_server, loop, monkeypatch):
