@@ -127,7 +127,7 @@ input()
     with Program(["-c", text], python_environment) as program:
         client.find("other (via B)")
         other.find("client (via A)")
-        program.tell("")
+        program.write_line("")
         assert program.wait() == 0
         assert program.output == "started"
     client.wait_for(lambda: client.names() == {})
@@ -159,11 +159,11 @@ input()
 """
     with Program(["-c", text], python_environment) as program:
         there = client.find("other (via B)")
-        program.tell("")
+        program.write_line("")
         program.wait_for("child: 0")
         message = {"samp.mtype": "table.x", "samp.params": {}}
         assert client.call_and_wait(there, message, "30")["samp.status"] == "samp.ok"
-        program.tell("")
+        program.write_line("")
         assert program.wait() == 0
     client.wait_for(lambda: client.names() == {})
     other.wait_for(lambda: other.names() == {})
