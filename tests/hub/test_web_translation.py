@@ -44,7 +44,7 @@ def program(hub):
 
 @pytest.fixture
 def mention(page, program):
-    """Have a program mention a URL in a message to the page, which reads the message."""
+    """Return a function that has a program send a URL to the page, and that lets the page pull the message."""
 
     def mention(url: str) -> str:
         program.call("notify", page.id, message(MTYPE, url=url))
@@ -352,7 +352,7 @@ def test_only_regular_files_can_be_read(page, mention, tmp_path):
 
 
 def test_a_link_that_a_program_mentioned_can_be_read(page, mention, file, tmp_path):
-    """R46: its target can not be read by its own path."""
+    """R46: the path of its target is another URL, which no program has mentioned."""
     link = tmp_path / "link.fits"
     link.symlink_to(file)
     assert page.get(mention(link.as_uri())).body == BYTES

@@ -17,7 +17,7 @@ from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.bridge import BridgeState, LocalPair, Policy
 from pyvo.samp.lockfile import read_lockfile
 from tests.bridge.conftest import RecordingClient, Side
-from tests.bridge.test_messages import check_every_way_of_sending
+from tests.bridge.test_messages import check_every_operation_that_sends
 
 from .conftest import Run
 from .programs import Program, Screen, until, wait_for_hub
@@ -147,7 +147,7 @@ def test_every_way_of_sending_with_jsamps_hub(jsamp_hub: Program, server: Server
         Side(server.hub, bridge, connect_at(lockfile))
         for bridge, lockfile in zip(bridges, (server.home / ".samp", server.lockfile), strict=True)
     ]
-    check_every_way_of_sending((sides[0], sides[1]), ("desk", "server"), ordered=False)
+    check_every_operation_that_sends((sides[0], sides[1]), ("desk", "server"), ordered=False)
     # JSAMP's hub rejects what is not ASCII
     with pytest.warns(UserWarning, match="ASCII"):
         sides[1].connect("Héloïse")

@@ -286,9 +286,7 @@ def test_disconnect_without_a_page(client: SAMPIntegratedClient, relay: Any, web
     assert not client.is_connected
 
 
-def test_several_clients(
-    client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any
-) -> None:
+def test_several_clients(client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any) -> None:
     other = SAMPIntegratedClient(name="other")
     other.connect(web=relay)
     other.disconnect()
