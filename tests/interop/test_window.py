@@ -430,7 +430,9 @@ def test_a_notebook_leads_to_the_window(
 # Accessibility
 
 
-def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
+def test_accessibility(
+    window: Page, connect: Connect, tab: Callable[[str], Page], sites: tuple[Site, Site]  # noqa: F811
+) -> None:
     """Everything has a role and a name."""
     one, two = connect("first"), connect("second")
     two.bind_receive_notification("x.a", lambda *_: None)
