@@ -185,13 +185,13 @@ def test_a_message_of_a_client_that_unregisters_at_once_arrives(sides: Sides) ->
 
 def start_call(sides: Sides) -> tuple[RecordingClient, RecordingClient]:
     """Return the sender and the recipient of a call that has arrived and gets no response."""
-    asked = threading.Event()
+    called = threading.Event()
     sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
-    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
+    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: called.set())
     there = sender.find("recipient (via B)")
     sender.bind_receive_response("tag", sender.on_response)
     sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
-    assert asked.wait(TIMEOUT)
+    assert called.wait(TIMEOUT)
     return sender, recipient
 
 

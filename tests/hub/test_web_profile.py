@@ -68,14 +68,14 @@ def test_a_registration_without_a_name_is_a_fault(hub, identity):
 
 def test_the_consent_request_contains_the_origin_of_the_http_request(make_hub):
     """R40: the hub does not use an origin that the page puts into its metadata."""
-    asked = []
-    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
+    requests = []
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (requests.append(given), True)[1])
     claims = {"samp.name": "Trust\x7fme\n\x1b[2J", "origin": "https://bank.example", "author": "x\n"}
     with Page(hub, "https://evil.example") as page:
         # most control characters cannot be written into XML, but DEL and line feeds can
         claims["samp.name"] = claims["samp.name"].replace("\x1b", "")
         page.call("register", claims)
-    name, details, client, origin = asked[0]
+    name, details, client, origin = requests[0]
     assert name == "Trust?me [2J"
     assert origin == "https://evil.example"
     assert details == {"samp.name": "Trust?me [2J", "origin": "https://bank.example", "author": "x"}
@@ -86,8 +86,8 @@ def test_the_consent_request_contains_the_origin_of_the_http_request(make_hub):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can use several user ids")
 def test_another_user_of_this_machine_is_rejected(make_hub):
     """Another user could send an origin that is always allowed. Root may do anything."""
-    asked = []
-    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
+    requests = []
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (requests.append(given), True)[1])
     os.seteuid(4321)
     try:
         page = Page(hub)  # a socket belongs to the user that creates it
@@ -95,10 +95,10 @@ def test_another_user_of_this_machine_is_rejected(make_hub):
         os.seteuid(0)
     with page, pytest.raises(Fault, match="only the user that runs the hub"):
         page.register()
-    assert asked == []
+    assert requests == []
     with Page(hub) as page:
         page.register()
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_a_denied_registration_is_a_fault(make_hub):
@@ -121,12 +121,12 @@ class User:
     """A consent prompt that decides when the test sets ``decided``."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.decided = threading.Event()
         self.decision: object = True
 
     def __call__(self, name: str, origin: str) -> object:
-        self.asked.append(f"{name} {origin}")
+        self.requests.append(f"{name} {origin}")
         assert self.decided.wait(20)
         self.decided.clear()
         return self.decision
@@ -155,14 +155,14 @@ def test_an_open_consent_request_blocks_no_other_client(user):
     """R41."""
     with Page(user.hub, "https://1.example") as one, Page(user.hub, "https://2.example") as two, Program(user.hub):
         first, second = registering(one, "1"), registering(two, "2")
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         assert two.call("ping") == ""
         with Program(user.hub, "x.y") as other:
             assert other.call("notifyAll", message("x.y")) == []
-        assert user.asked == ["1 https://1.example"]
+        assert user.requests == ["1 https://1.example"]
         user.decided.set()
         one.accept(one.receive(first))
-        wait_until(lambda: len(user.asked) == 2)
+        wait_until(lambda: len(user.requests) == 2)
         user.decided.set()
         two.accept(two.receive(second))
 
@@ -178,7 +178,7 @@ def test_one_decision_registers_five_tabs_that_register_at_the_same_moment(user)
             tab.accept(tab.receive(sock))
             tab.listen("x.y")
         assert len({tab.key for tab in tabs} | {tab.id for tab in tabs}) == 10
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
 def test_a_denial_denies_all_tabs(user):
@@ -192,14 +192,14 @@ def test_a_denial_denies_all_tabs(user):
         for tab, sock in zip(tabs, socks, strict=True):
             with pytest.raises(Fault, match="did not allow"):
                 tab.receive(sock)
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
 def test_a_consent_request_stays_open_when_one_of_its_tabs_is_closed(user):
     """R41, R43."""
     with Page(user.hub) as one, Page(user.hub) as two, Program(user.hub) as program:
         first = registering(one)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         second = registering(two)
         wait_until(lambda: waiting_for_consent(user) == 2)
         first.close()
@@ -223,7 +223,7 @@ def test_many_registrations_from_one_origin_are_one_request(user):
         assert threading.active_count() <= threads + 1
         user.decided.set()
         wait_until(lambda: len(user.hub._running.web._web_clients) == MAX_SHARING)
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
 def test_one_decision_registers_no_more_pages_than_the_limit(user, monkeypatch):
@@ -244,9 +244,9 @@ def test_a_page_that_is_closed_during_its_consent_request_is_not_registered(user
     with Page(user.hub) as page, Page(user.hub, "https://b.example") as other, Program(user.hub) as program:
         registering(page).close()
         sock = registering(other)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         user.decided.set()
-        wait_until(lambda: len(user.asked) == 2)
+        wait_until(lambda: len(user.requests) == 2)
         user.decided.set()
         other.accept(other.receive(sock))
         assert sorted(program.call("getRegisteredClients")) == sorted(["hub", other.id])
@@ -258,12 +258,12 @@ def test_a_decision_holds_once_unless_it_is_always(user):
         for decision in (True, "always"):
             user.decision = decision
             sock = registering(page)
-            wait_until(lambda: user.asked)
+            wait_until(lambda: user.requests)
             user.decided.set()
             page.receive(sock)
-            assert user.asked.pop() == f"Sky page {ORIGIN}"
+            assert user.requests.pop() == f"Sky page {ORIGIN}"
         page.register()
-        assert user.asked == []
+        assert user.requests == []
 
 
 def test_a_dialog_of_the_upstream_class(make_hub):
@@ -285,7 +285,7 @@ def test_stopping_the_hub_denies_open_requests(user):
     """R48: the page gets a fault before the hub closes its connection."""
     with Page(user.hub) as page:
         sock = registering(page)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         began = time.monotonic()
         user.hub.stop()
         assert time.monotonic() - began < 2

@@ -42,14 +42,14 @@ class User:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
-        self.asked = threading.Semaphore(0)
+        self.requested = threading.Semaphore(0)
         self.decide_now = threading.Event()
         self.decide_now.set()
 
     def __call__(self, samp_name: str, details: Mapping[str, str], client: tuple[str, int], origin: str) -> bool:
         """Record the name and the origin, and return the decision."""
         self.requests.append((samp_name, origin))
-        self.asked.release()
+        self.requested.release()
         assert self.decide_now.wait(60)
         return "deny" not in samp_name
 
@@ -73,7 +73,7 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(NODE / name, directory)
     (directory / "other.html").write_text("<p>Another page.")
     (directory / "data.bin").write_bytes(bytes(range(256)) * 4096)
-    (directory / "secret.bin").write_bytes(b"nobody spoke of this")
+    (directory / "secret.bin").write_bytes(b"no program has mentioned this")
     return directory
 
 
@@ -199,11 +199,11 @@ def test_an_open_consent_request_delays_no_other_client(
     client = connect("program")
     first, second, third = page(0), page(0), page(1)
     first_id = first.run("register", "first", ANY)
-    assert user.asked.acquire(timeout=10)
+    assert user.requested.acquire(timeout=10)
     user.decide_now.clear()
     open_second: Future[Any] = second.start("register", "second", ANY)
     open_third: Future[Any] = third.start("register", "third", ANY)
-    assert user.asked.acquire(timeout=10)
+    assert user.requested.acquire(timeout=10)
     response = client.ecall_and_wait(first_id, "table.load.votable", 20, url="http://127.0.0.1/t")
     assert response["samp.result"] == {"echo": {"url": "http://127.0.0.1/t"}}
     assert not open_second.done()
@@ -252,7 +252,7 @@ def test_every_operation_from_a_page(page: Callable[..., Page], connect: Connect
 def test_every_operation_to_a_page(page: Callable[..., Page], connect: Connect) -> None:
     """A program sends numbers and text of all kinds (R4, R5) to a page (R18)."""
     client = connect("program")
-    responses = Recorder(client, "x-answer")
+    responses = Recorder(client, "x-response")
     one = page()
     page_id = one.run("register", "page", ANY)
     me = client.get_public_id()

@@ -79,7 +79,7 @@ def test_every_operation_at_jsamps_hub(jsamp_hub: Program, connect: Connect, run
     me, you = sender.get_public_id(), receiver.get_public_id()
     third = sender.wait_for("Snooper", 60, "x-test.any").id
     received = Recorder(receiver, "x-test.*")
-    responses = Recorder(sender, "x-answer")
+    responses = Recorder(sender, "x-response")
 
     sender.enotify(you, "x-test.notify", **NUMBERS)
     assert sorted(sender.enotify_all("x-test.notify-all", **NUMBERS)) == sorted([you, third])

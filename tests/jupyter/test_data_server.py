@@ -20,7 +20,7 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 
 CONTENT = bytes(range(256)) * 40
 MB = 1024 * 1024
-#: The path is unknown, or the server asks for a login.
+#: The path is unknown, or the server requires a login.
 NOT_SERVED = {302, 403, 404}
 
 

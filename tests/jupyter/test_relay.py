@@ -254,10 +254,10 @@ def test_no_hub(relay: Any, show: Callable[..., FakePage], web_hub: SAMPHubServe
 def test_disconnect_during_the_consent_request(
     relay: Any, show: Callable[..., FakePage], make_hub: Callable[..., SAMPHubServer]
 ) -> None:
-    asked, decide = threading.Event(), threading.Event()
+    prompted, decide = threading.Event(), threading.Event()
 
     def dialog(_name: str, _origin: str) -> bool:
-        asked.set()
+        prompted.set()
         return decide.wait(30)
 
     hub = make_hub(web_profile=True, web_profile_dialog=dialog, mode="multiple")
@@ -275,7 +275,7 @@ def test_disconnect_during_the_consent_request(
 
     thread = threading.Thread(target=connect)
     thread.start()
-    assert asked.wait(10)
+    assert prompted.wait(10)
     assert relay.state == "consent"
     client.disconnect()
     thread.join(10)

@@ -9,7 +9,7 @@ globalThis.client = {
     heldReplies: null,   // replies that are kept back, if any
     workTime: 0,         // milliseconds of work for each message
 
-    // Asks the hub to register; the promise waits for the user's consent.
+    // Registers at the hub. The promise waits for the user's consent.
     register(name, subscriptions) {
         return new Promise((resolve, reject) => {
             samp.register(name, (connection) => {
