@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Figures: how fast the hub and the client library are, beside other hubs and beside what the sockets alone cost.
+Measurements of the hub and of the client library, compared with other hubs and with the cost of the sockets alone.
 
 ``python -m benchmarks --json out.json`` runs everything; ``python -m benchmarks.soak --minutes 1`` is the endurance
-run. Nothing here asserts on time, and what is measured is only imported in processes of its own.
+run. Nothing here asserts on time, and each library that is measured is imported only in its own processes.
 """

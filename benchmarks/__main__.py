@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Measure everything, or what ``--only`` names: ``python -m benchmarks --json out.json``.
+Measure everything, or the rows that ``--only`` names: ``python -m benchmarks --json out.json``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The baseline: the standard library's XML-RPC server, without the work of a hub.
 
 ``echo`` is one hop. A callAndWait through a hub is three: the caller's request, the hub's request to the recipient, and
-the recipient's reply; `forward` (which makes a request of its own) and one ``echo`` are the same three.
+the recipient's reply. `forward`, which makes another request, and one ``echo`` are the same three.
 """
 
 from __future__ import annotations

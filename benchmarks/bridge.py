@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What a bridge costs: hubs in a room of a NATS server, against one hub alone.
+Measure the cost of a bridge: hubs in a room of a NATS server, compared with one hub alone.
 
 ``python -m benchmarks.bridge --json out.json`` measures, and ``--plot out.json bridge.svg`` draws (needs matplotlib).
 Each hub has five clients. *one hub* is a single hub with as many clients as the hubs of a room have together.
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class MemberProcess:
-    """A `benchmarks.bridge_member`."""
+    """A process that runs `benchmarks.bridge_member`."""
 
     def __init__(self, label: str, clients: int, url: str | None, home: str) -> None:
         command = [sys.executable, "-m", "benchmarks.bridge_member", label, str(clients), *([url] if url else [])]
@@ -61,7 +61,7 @@ class MemberProcess:
         return self.hear()
 
     def stop(self) -> None:
-        """End it."""
+        """End the process."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
@@ -99,7 +99,7 @@ def wait_for_all(started: list[MemberProcess], clients: int = CLIENTS) -> None:
 
 
 def broadcast(started: list[MemberProcess], text: str, count: int = 1, clients: int = CLIENTS) -> float:
-    """Broadcast from the first client; return the seconds until all have received it, which they must do once."""
+    """Broadcast from the first client; return the seconds until all clients have received each message once."""
     start = started[0].ask("broadcast", text=text, count=count)
     for number, member in enumerate(started):
         member.tell("received", text=text, count=count, clients=list(range(0 if number else 1, clients)))
@@ -111,7 +111,7 @@ def broadcast(started: list[MemberProcess], text: str, count: int = 1, clients: 
 
 @contextmanager
 def nats_server() -> Iterator[str]:
-    """Run a server, and return the URL of a room."""
+    """Run a NATS server and return the URL of a room."""
     executable = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
     assert executable is not None, "nats-server is not installed"
     with socket.socket() as chosen:
@@ -133,7 +133,10 @@ def nats_server() -> Iterator[str]:
 
 
 def measure(started: list[MemberProcess], clients: int, rounds: int) -> dict[str, Any]:
-    """Measure calls and notifications from the first client to one at the last hub, and broadcasts to all."""
+    """
+    Measure calls and notifications from the first client to a client of the last hub, and broadcasts to all
+    clients.
+    """
     sender, recipient = started[0], started[-1]
     name = f"m{len(started) - 1}-1"
     sender.ask("call", name=name, count=50)  # warm-up

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A hub with some clients, and perhaps a bridge to a room, in a process of its own.
+A process with a hub, some clients, and perhaps a bridge to a room.
 
 ``python -m benchmarks.bridge_member LABEL CLIENTS [nats://SERVER/ROOM]``. Each line of standard input is a command as
-JSON, to which one line of JSON is the response.
+JSON, and the response to it is one line of JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMEOUT = 240.0
 
 
 class CountingClient(SAMPIntegratedClient):
-    """Counts what it receives, by the text in the message, and knows the clients that receive the MType."""
+    """A client that counts received messages by their text, and knows the clients that are subscribed to the MType."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -64,13 +64,13 @@ class CountingClient(SAMPIntegratedClient):
 
 
 class Member:
-    """The hub, its clients, and the commands."""
+    """The hub and its clients. The methods are the commands."""
 
     def __init__(self, clients: list[CountingClient]) -> None:
         self.clients = clients
 
     def wait(self, count: int) -> list[int]:
-        """Wait until there are so many other clients, and return how many each client sees."""
+        """Wait until there are this many other clients; return how many each client sees."""
         first = self.clients[0]
         with first.changed:
             if not first.changed.wait_for(lambda: len(first.others) == count, TIMEOUT):
@@ -78,7 +78,7 @@ class Member:
         return [len(client.get_subscribed_clients(MTYPE)) for client in self.clients]
 
     def find(self, name: str) -> str:
-        """Return the id of the client whose name begins so."""
+        """Return the id of the client whose name begins with ``name``."""
         client = self.clients[0]
         for client_id in client.get_subscribed_clients(MTYPE):
             if client.get_metadata(client_id).get("samp.name", "").startswith(name):
@@ -86,7 +86,7 @@ class Member:
         raise LookupError(name)
 
     def call(self, name: str, count: int) -> list[float]:
-        """Call a client again and again, and return how long each call took."""
+        """Call a client repeatedly; return the seconds that each call took."""
         client_id, message, times = self.find(name), _message("call"), []
         for _ in range(count):
             start = time.monotonic()
@@ -97,21 +97,24 @@ class Member:
         return times
 
     def notify(self, name: str, count: int, text: str) -> float:
-        """Send notifications to a client, and return when the first was sent."""
+        """Send notifications to a client; return the time at which the first was sent."""
         client_id, message, start = self.find(name), _message(text), time.monotonic()
         for _ in range(count):
             self.clients[0].notify(client_id, message)
         return start
 
     def broadcast(self, text: str, count: int = 1) -> float:
-        """Send notifications to all clients, and return when the first was sent."""
+        """Send notifications to all clients; return the time at which the first was sent."""
         start = time.monotonic()
         for _ in range(count):
             self.clients[0].notify_all(_message(text))
         return start
 
     def received(self, text: str, count: int, clients: list[int]) -> dict[str, Any]:
-        """Wait until each of these clients has received so many messages; return the numbers, and the last time."""
+        """
+        Wait until each of these clients has received this many messages; return the numbers and the time of the
+        last one.
+        """
         chosen = [self.clients[number] for number in clients]
         for client in chosen:
             with client.changed:

@@ -3,8 +3,8 @@
 Compare the hub with the socket calls of a broadcast: ``python -m benchmarks.broadcast_floor [clients [rounds]]``.
 
 The floor is a process that sends the same number of bytes to the same number of recipients, waits with epoll, and
-receives their responses. It parses nothing and keeps no record. What it needs, no hub in Python can save. A recipient
-of callAll costs three such exchanges: the call, the reply, and the response to the sender.
+receives their responses. It parses nothing and keeps no record. No hub in Python can need less. A recipient of callAll
+costs three such exchanges: the call, the reply, and the response to the sender.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def start_floor(clients: list[Client]) -> Hub:
 
 
 def measure(operation: str, exchanges: int, count: int, rounds: int) -> None:
-    """Measure the hub and the floor in turn, and print CPU microseconds for each recipient, and their ratio."""
+    """Measure the hub and the floor in turn; print CPU microseconds for each recipient, and their ratio."""
     with LoadGenerator() as generator, LoadGenerator() as plain:
         hub = start_hub(OURS, Path())
         batch = prepare_broadcast(operation, count)(hub, generator)
@@ -83,7 +83,7 @@ def measure(operation: str, exchanges: int, count: int, rounds: int) -> None:
                 start = subject.cpu()
                 done = one(0.4)
                 used[-1].append((subject.cpu() - start) / done / count * 1e6)
-        own, least = (statistics.median(column) for column in zip(*used[1:], strict=True))  # the first one warms up
+        own, least = (statistics.median(column) for column in zip(*used[1:], strict=True))  # without the warm-up
         ratio = statistics.median(a / b for a, b in used[1:]) / exchanges
         print(f"{operation}, {count} clients: {own:.1f} us a recipient, floor {exchanges * least:.1f}, "
               f"ratio {ratio:.2f}")

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-A client of whichever ``pyvo.samp`` its interpreter finds, driven by lines on its standard input.
+A client of the ``pyvo.samp`` that its interpreter finds. It gets commands as lines of standard input.
 
-``cycle N``: connect and disconnect, N times. ``join``: connect and subscribe. ``send N ID``: N notifications to a
-client. ``call N ID``: N calls that wait. ``cpu``: the CPU seconds so far and how many messages were received.
-Each answer is a line of JSON.
+``cycle N``: connect and disconnect, N times. ``join``: connect and subscribe. ``send N ID``: send N notifications to a
+client. ``call N ID``: make N calls that wait. ``cpu``: report the CPU seconds and the number of received messages so
+far. Each response is one line of JSON.
 """
 
 from __future__ import annotations

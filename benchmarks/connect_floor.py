@@ -3,7 +3,7 @@
 Compare connecting with its system calls: ``python -m benchmarks.connect_floor [rounds]``.
 
 The floor reads a lockfile, connects, opens a port, a selector and a pipe, exchanges two messages of the same sizes with
-a server that does nothing else, and starts a thread. It writes and parses no XML. What it needs, no client can save.
+a server that does nothing else, and starts a thread. It writes and parses no XML. No client can need less.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def serve() -> None:
 
 
 def connect_plainly(lockfile: Path, port: int) -> float:
-    """Make the system calls of connecting, and return the seconds that they took."""
+    """Make the system calls of connecting; return the seconds that they took."""
     start = time.perf_counter()
     lockfile.read_bytes()
     with (
@@ -71,7 +71,7 @@ def connect_plainly(lockfile: Path, port: int) -> float:
 
 
 def connect_client(params: dict[str, str]) -> float:
-    """Connect a client of this package, and return the seconds that this took."""
+    """Connect a client of this package; return the seconds that this took."""
     client = SAMPIntegratedClient(name="probe")
     start = time.perf_counter()
     client.connect(hub_params=params)

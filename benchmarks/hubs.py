@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The hubs that are compared, each in a process and with a home directory of its own.
+The hubs that are compared. Each has its own process and its own home directory.
 
-Their CPU seconds, threads and memory are read from outside, the same way for all, the Java ones too.
+The CPU seconds, threads and memory of each are measured from outside, for those in Java in the same way.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 ]
 
 OURS, JSAMP, UPSTREAM, BASELINE = "ours", "jsamp", "upstream", "baseline"
-#: Ours, with the hub window open in a browser, and with a program that reads what such a browser reads.
+#: Ours with the hub window open in a browser, and ours with a program that reads the same data as the browser.
 WINDOW, STREAM = "window", "stream"
 
 HERE = Path(__file__).resolve().parent
-#: The release that is compared with.
+#: The release of upstream that is compared.
 UPSTREAM_RELEASE = "pyvo==1.9.1"
 #: The Web Profile's port, which is fixed in JSAMP's hub.
 JSAMP_WEB_PORT = 21012
@@ -58,7 +58,7 @@ class Hub:
         self.address = Address.of(params["samp.hub.xmlrpc.url"])
         self.secret = params["samp.secret"]
         self.web = Address("127.0.0.1", int(params.get("web-port", JSAMP_WEB_PORT)), "/")
-        #: Its output, once it has stopped.
+        #: Its output, after it has stopped.
         self.log = ""
         self._process = psutil.Process(process.pid)
 
@@ -98,7 +98,7 @@ class Hub:
 
 
 def environment(home: Path, name: str = OURS) -> dict[str, str]:
-    """Make the environment of a process: a home of its own, and this package only where it is measured."""
+    """Return the environment of a process: its own home, and this package only if it is measured."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SAMP", "XDG_"))}
     env["HOME"] = env["USERPROFILE"] = str(home)
     env["JAVA_TOOL_OPTIONS"] = f"-Duser.home={home}"
@@ -153,7 +153,7 @@ def _is_listening(port: int) -> bool:
 
 
 def _lockfile(home: Path, process: subprocess.Popen[str], web: bool) -> dict[str, str]:
-    """Wait for the lockfile, the only sign that JSAMP's hub is running."""
+    """Wait for the lockfile. JSAMP's hub gives no other sign that it is running."""
     end = time.monotonic() + 30
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
@@ -179,14 +179,14 @@ def python_of(name: str, cache: Path) -> str:
 
 
 def upstream_python(cache: Path) -> Path:
-    """Return the interpreter of the environment with the upstream release, which is made on first use."""
+    """Return the interpreter of the environment with the upstream release, which is created on first use."""
     place = cache / UPSTREAM_RELEASE.replace("==", "-")
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
     done = place / "complete"
     if not done.exists():
         print(f"Making an environment with {UPSTREAM_RELEASE} in {place} ...", file=sys.stderr)
         venv.create(place, with_pip=True, clear=True)
-        # The same astropy and numpy on both sides, or their import times would be compared.
+        # Both sides use the same astropy and numpy. Otherwise the import times of these would be compared.
         same = [f"{package}=={version(package)}" for package in ("astropy", "numpy")]
         subprocess.run([python, "-m", "pip", "install", "--quiet", UPSTREAM_RELEASE, *same], check=True)
         done.touch()

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Runs a hub of whichever ``pyvo.samp`` its interpreter finds, until its standard input ends.
+Run a hub of the ``pyvo.samp`` that the interpreter finds, until standard input ends.
 
-Prints the hub's parameters as a line of JSON. With ``web`` as argument there is a Web Profile too, on a free port;
-everybody who asks is let in. With ``window`` the hub window is served, and its address printed.
+It prints the hub's parameters as a line of JSON. With the argument ``web`` the hub also serves the Web Profile, on a
+free port, and allows every registration. With ``window`` it serves the hub window, and prints its address.
 """
 
 from __future__ import annotations

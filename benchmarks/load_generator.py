@@ -2,9 +2,9 @@
 """
 The load generator: any number of SAMP clients in one thread.
 
-Each client has a callback server of its own (a real port) and one connection for its requests to the hub. There is no
-thread, no lock and no XML parser: 500 clients cost the machine little, and all hubs see the same load.
-A client *keeps* its connections, as Python's can, or makes one for each request, as those of JSAMP and DS9 do.
+Each client has its own callback server (a real port) and one connection for its requests to the hub. There is no
+thread, no lock and no XML parser, so 500 clients cost the machine little, and all hubs get the same load.
+A client *keeps* its connections, as Python's can, or opens one for each request, as those of JSAMP and DS9 do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BenchmarkError(Exception):
 
 
 class Connection:
-    """A socket with its buffers. The two classes below process the messages."""
+    """A socket with its buffers. The subclasses process the messages."""
 
     def __init__(self, generator: LoadGenerator, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -115,7 +115,7 @@ class Connection:
 
 
 class CallbackConnection(Connection):
-    """A connection that the hub made to a client."""
+    """A connection from the hub to a client."""
 
     def __init__(self, generator: LoadGenerator, sock: socket.socket, client: Client) -> None:
         super().__init__(generator, sock)
@@ -131,7 +131,7 @@ class CallbackConnection(Connection):
 
 
 class RequestConnection(Connection):
-    """A connection that a client made to the hub."""
+    """A connection from a client to the hub."""
 
     def __init__(self, generator: LoadGenerator, client: Client) -> None:
         sock = socket.socket()
@@ -166,7 +166,7 @@ class CallbackListener:
     def event(self, mask: int) -> None:
         try:
             sock, _ = self.sock.accept()
-        except OSError:  # the hub went away again
+        except OSError:  # the hub has closed the connection already
             return
         self._client.callback_connections.append(CallbackConnection(self._swarm, sock, self._client))
 
@@ -176,7 +176,7 @@ class CallbackListener:
 
 
 class Client:
-    """One SAMP client. What it sends is prepared by `prepare` and sent by `send`, in order, one request at a time."""
+    """One SAMP client. `prepare` encodes a request; `send` sends requests in order, one at a time."""
 
     def __init__(
         self, generator: LoadGenerator, hub: Address, keep: bool, namespace: str = "samp.hub", extra: str = ""
@@ -237,7 +237,7 @@ class Client:
         self._next()
 
     def call(self, operation: str, *params: Any) -> Any:
-        """Call the hub and wait for the result; for preparations."""
+        """Call the hub and wait for the result. This is for preparations."""
         got: list[bytes] = []
         self.send(self.prepare(operation, *params), got.append)
         self.generator.run(lambda: bool(got), f"a response to {operation}")
@@ -250,7 +250,7 @@ class Client:
     def register_and_declare(
         self, secret: str | dict[str, str], subscriptions: Iterable[str], name: str = "benchmark"
     ) -> None:
-        """Send the requests that make the client callable; `LoadGenerator.run` processes them."""
+        """Send the requests that make the client callable; `LoadGenerator.run` processes the responses."""
         self.send(self.prepare("register", secret), lambda body: self._on_registered(body, subscriptions, name))
 
     def _on_registered(self, body: bytes, subscriptions: Iterable[str], name: str) -> None:
@@ -262,7 +262,7 @@ class Client:
             self.send(request, lambda _: None)
 
     def identify(self, body: bytes) -> None:
-        """Take the key and the id from the response to a registration."""
+        """Read the key and the id from the response to a registration."""
         if not body:
             raise BenchmarkError("The hub does not register clients")
         registration = result_of(body)
@@ -319,7 +319,7 @@ class Client:
         """Reply to a call."""
         head = self._reply_heads.get(len(msg_id))
         if head is None:
-            # The length changes with the id, and the head was written for one of a single byte.
+            # Content-Length depends on the id, and the head was encoded for an id of one byte.
             head = self._reply_head
             at = head.index(b"Content-Length: ") + 16
             end = head.index(b"\r", at)
@@ -350,7 +350,7 @@ class LoadGenerator:
         self.selector.close()
 
     def client(self, hub: Address, *, keep: bool, namespace: str = "samp.hub", extra: str = "") -> Client:
-        """Make a client that is not registered."""
+        """Return a new client that is not registered."""
         client = Client(self, hub, keep, namespace, extra)
         self.clients.append(client)
         return client
@@ -359,7 +359,7 @@ class LoadGenerator:
         self, hub: Address, secret: str, subscriptions: Iterable[str] = (), *, count: int = 1, keep: bool = True,
         at_once: int = 8,
     ) -> list[Client]:  # fmt: skip
-        """Register clients, a few at a time; for preparations."""
+        """Register clients, a few at a time. This is for preparations."""
         joined: list[Client] = []
         while len(joined) < count:
             some = [self.client(hub, keep=keep) for _ in range(min(at_once, count - len(joined)))]
@@ -377,7 +377,7 @@ class LoadGenerator:
         while not until():
             events = select(1.0)
             for key, mask in events:
-                if key.fileobj.fileno() >= 0:  # not closed by an event before
+                if key.fileobj.fileno() >= 0:  # an earlier event may have closed it
                     key.data.event(mask)
             if not events and time.monotonic() > end:
                 raise BenchmarkError(f"Timeout: waited {limit:g} s for {what}")

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Measuring side by side.
+Measure several subjects in turn.
 
 The speed of a machine changes during a measurement. So all subjects are measured in turn, in short batches and many
 rounds. The result is the median of the ratios within each round, with their quartiles.
@@ -23,9 +23,9 @@ from .load_generator import BenchmarkError, LoadGenerator
 
 __all__ = ["Settings", "Goal", "Measured", "Row", "machine", "spread"]
 
-#: A batch repeats an operation for about this number of seconds, and returns how often.
+#: A batch repeats an operation for about this number of seconds, and returns the number of repetitions.
 Batch = Callable[[float], int]
-#: Makes the batch for a hub.
+#: Function that returns the batch for a hub.
 Prepare = Callable[[Hub, LoadGenerator], Batch]
 
 
@@ -55,7 +55,7 @@ class Goal:
 
 @dataclass
 class Row:
-    """A measurement: its figures, or the errors of subjects without figures."""
+    """One measurement: the figures of each subject, or its error."""
 
     name: str
     title: str
@@ -67,7 +67,7 @@ class Row:
     lost: dict[str, int] = field(default_factory=dict)
 
     def ratios(self, quantity: str, against: str, subject: str = OURS) -> list[float]:
-        """Return the ratio of each round, ours divided by the other one."""
+        """Return the ratio of each round: our figure divided by that of the other subject."""
         ours, theirs = self.subjects.get(subject), self.subjects.get(against)
         if ours is None or theirs is None:
             return []
@@ -110,7 +110,7 @@ class Settings:
     crowd_size: int = 500
     quick: bool = False
     without: frozenset[str] = frozenset()
-    #: Called between two batches of a hub; not measured.
+    #: Functions that are called between two batches of a hub. Their time is not measured.
     after: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def compare(
@@ -124,9 +124,9 @@ class Settings:
         web: bool = False,
     ) -> Row:
         """
-        Start and warm up the hubs, and measure them in turn.
+        Start the hubs, warm them up, and measure them in turn.
 
-        A hub that fails is not measured any more, and the row has the error.
+        A hub that fails is not measured again, and the row contains its error.
         """
         hubs: dict[str, Hub] = {}
         generators: dict[str, LoadGenerator] = {}
@@ -162,7 +162,7 @@ class Settings:
         return row
 
     def _warm_up(self, row: Row, name: str, batch: Batch, seconds: float) -> None:
-        """Repeat a batch for a while: a just-in-time compiler needs some thousand repetitions, Python hardly any."""
+        """Repeat a batch for a while. A just-in-time compiler needs some thousand repetitions, Python only a few."""
         if name != JSAMP:
             seconds = min(seconds, 0.5)
         if self.quick:
@@ -184,7 +184,10 @@ class Settings:
     def _try(
         row: Row, name: str, batch: Batch, seconds: float, clock: Callable[[], float] = time.process_time
     ) -> tuple[float, float, int]:
-        """Run a batch. Upstream's hub sometimes loses a quick reply: it has three attempts, which are reported."""
+        """
+        Run a batch. Upstream's hub sometimes loses a quick reply, so others than ours have three attempts.
+        Repetitions are reported.
+        """
         for attempt in range(1 if name == OURS else 3):
             cpu, wall = clock(), time.perf_counter()
             try:

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Draw how costs grow with the number of clients: ``python -m benchmarks.plot out.json growth.svg`` (needs matplotlib).
+Draw the costs by the number of clients: ``python -m benchmarks.plot out.json growth.svg`` (needs matplotlib).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOOKS = {OURS: ("this hub", "C0", "o"), JSAMP: ("JSAMP", "C1", "s"), UPSTREAM: (
 
 
 def draw(growth: dict[str, Any], target: Path) -> None:
-    """Draw wall time (lines) and CPU time of the hub (dashed) by the number of clients."""
+    """Draw wall time (solid) and CPU time of the hub (dashed) by the number of clients."""
     import matplotlib as mpl  # noqa: PLC0415 - wanted for nothing else
 
     mpl.use("Agg")

@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What was measured, for people: a table of goals and a table of figures, in reStructuredText.
+Tables of goals and of figures in reStructuredText.
 
 ``python -m benchmarks.report run1.json run2.json run3.json`` compares the ratios of several runs, each of which was
 written by ``python -m benchmarks --json FILE``.
@@ -23,7 +23,7 @@ SUBJECTS = (OURS, JSAMP, UPSTREAM, BASELINE)
 
 
 def goals(rows: list[Row]) -> list[list[str]]:
-    """Write what was to be reached and what was."""
+    """Return the lines of a table of goals, with the measured ratios."""
     lines = [["measurement", "quantity", "ratio to", "goal", "measured", "quartiles", ""]]
     for row in rows:
         for goal in row.goals:
@@ -46,7 +46,7 @@ def goals(rows: list[Row]) -> list[list[str]]:
 
 
 def figures(rows: list[Row]) -> list[list[str]]:
-    """Write the medians themselves."""
+    """Return the lines of a table of the medians."""
     lines = [["measurement", "quantity", *SUBJECTS]]
     for row in rows:
         quantities = {q for m in row.subjects.values() for q in ("wall", "cpu", *m.other) if any(m.values(q))}
@@ -69,7 +69,7 @@ def _number(value: float, unit: str | None) -> str:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Write a simple table."""
+    """Return a simple table in reStructuredText."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = "  ".join("=" * max(width, 1) for width in widths)
     written = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -77,13 +77,16 @@ def table(lines: list[list[str]]) -> str:
 
 
 def point(row: dict[str, Any], subject: str, quantity: str) -> float | None:
-    """Take the median of a figure of a row that was written as JSON."""
+    """Return the median of a figure of a row that was written as JSON."""
     values = row["subjects"].get(subject, {}).get(quantity)
     return spread(values)["median"] if values else None
 
 
 def compare_runs(runs: list[dict[str, Any]]) -> list[list[str]]:
-    """Write each ratio of several runs that were written as JSON, in the order of the first one."""
+    """
+    Return the lines of a table with the ratios of several runs that were written as JSON, in the order of the first
+    run.
+    """
     lines = [["measurement", "quantity", "ratio to", "goal", *(f"run {n}" for n in range(1, len(runs) + 1)), "reached"]]
     found: dict[tuple[str, str, str, float], dict[int, float]] = {}
     for number, run in enumerate(runs):

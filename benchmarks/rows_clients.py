@@ -21,7 +21,7 @@ __all__ = ["calcstorm", "client_library", "import_time"]
 
 
 class Probe:
-    """A client of one of the libraries, in a process of its own, that obeys commands."""
+    """A process with a client of one of the libraries, which executes commands."""
 
     def __init__(self, settings: Settings, name: str, hub: Hub) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Probe:
 
 
 def client_library(settings: Settings, through: str | None = None) -> Row:
-    """Both libraries' clients, with partners of the generator's; each at its own hub or both through one."""
+    """Measure the clients of both libraries with clients of the generator, each at its own hub or both at one hub."""
     goals = [
         Goal("connect", UPSTREAM, 0.12), Goal("disconnect", UPSTREAM, 0.1),
         Goal("send cpu", UPSTREAM, 0.5), Goal("receive cpu", UPSTREAM, 0.5),
@@ -85,7 +85,7 @@ def client_library(settings: Settings, through: str | None = None) -> Row:
             row.subjects[name] = Measured()
         for turn in range(settings.rounds + 1):
             for name in names[:: 1 if turn % 2 else -1]:
-                # upstream's hub sometimes loses a quick reply: its client's calls are measured at the other hubs
+                # upstream's hub sometimes loses a quick reply, so calls are measured at the other hubs only
                 figures = _exercise(settings, generator, participants[name], calls=through is not None)
                 if turn:  # the first round is the warm-up
                     for quantity, value in figures.items():
@@ -94,7 +94,7 @@ def client_library(settings: Settings, through: str | None = None) -> Row:
 
 
 class Participant(NamedTuple):
-    """A client of a library, and those of the generator's at the same hub that write to it and that it writes to."""
+    """A client of a library, a client of the generator that sends to it, and one that receives from it."""
 
     probe: Probe
     client_id: str
@@ -130,7 +130,7 @@ def _exercise(
 
 
 def _watch(generator: LoadGenerator, probe: Probe, *command: object) -> dict[str, Any]:
-    """Let a probe run a command while the generator's clients reply."""
+    """Have a probe run a command while the generator's clients reply."""
     probe.begin(*command)
     done: list[bool] = []
     out = probe._process.stdout
@@ -155,10 +155,10 @@ print(time.perf_counter() - w, time.process_time() - c)"
 
 def import_time(settings: Settings, names: str) -> Row:
     """
-    The import as a program sees it, in a new process each time.
+    Measure an import as a program does it, each time in a new process.
 
-    With the names that a program takes: by itself ``import pyvo.samp`` reads next to nothing, for what is in it is
-    imported when it is first asked for.
+    It imports the names that a program uses. ``import pyvo.samp`` alone reads almost nothing, because each name is
+    imported when it is first used.
     """
     goals = [Goal("wall", UPSTREAM, 0.5), Goal("wall", BASELINE, 1.25), Goal("cpu", BASELINE, 1.25)]
     row = Row(f"import-{names}", f"from pyvo.samp import {names}", goals)
@@ -177,7 +177,7 @@ def import_time(settings: Settings, names: str) -> Row:
             command = [python_of(library, settings.cache), "-c", IMPORT.format(modules)]
             done = subprocess.run(command, env=environment(settings.cache, library), cwd=settings.cache, text=True,
                                   capture_output=True, check=True)
-            if turn:  # the first writes the byte code
+            if turn:  # the first round writes the byte code
                 wall, cpu = map(float, done.stdout.split()[-2:])
                 row.subjects[name].wall.append(wall)
                 row.subjects[name].cpu.append(cpu)
@@ -185,7 +185,7 @@ def import_time(settings: Settings, names: str) -> Row:
 
 
 def calcstorm(settings: Settings, mode: str) -> Row:
-    """JSAMP's load test with JSAMP's clients, at both hubs in turn."""
+    """Run JSAMP's load test, with JSAMP's clients, at both hubs in turn."""
     row = Row(f"calcstorm-{mode}", f"jsamp calcstorm, {mode}", [Goal("wall", JSAMP, 1.0), Goal("cpu", JSAMP, 1.0)])
     clients, queries = (4, 10) if settings.quick else (20, 100)
     storm = [*jsamp_command(), "calcstorm", "-nclient", str(clients), "-nquery", str(queries), "-mode", mode]

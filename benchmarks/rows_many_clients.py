@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Rows: many clients that register, unregister, or are idle; and how costs grow with their number.
+Rows: many clients that register, unregister or are idle, and the costs by the number of clients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EVENTS = "samp.hub.event.*"
 
 
 def prepare_life(listeners: int) -> Prepare:
-    """Make a client that registers, declares and unregisters, while others are subscribed to the hub's events."""
+    """Prepare a client that registers, declares and unregisters while others are subscribed to the hub's events."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         listening = generator.connect(hub.address, hub.secret, [EVENTS], count=listeners) if listeners else []
@@ -40,7 +40,7 @@ def prepare_life(listeners: int) -> Prepare:
                 generator.run(lambda: heard() - before >= per_life, f"{per_life} events")
             generator.check()
 
-        # the number of events depends on the hub: it is counted once
+        # the number of events depends on the hub, so it is counted once
         generator.settle(1.0)
         start = heard()
         one(0)
@@ -66,12 +66,12 @@ def life(settings: Settings, listeners: int) -> Row:
         row = Row("life", title, [Goal("cpu", JSAMP, 0.4)])
     else:
         row = Row("life-heard", f"{title}, {listeners} listeners to hub events", [Goal("cpu", JSAMP, 0.15)])
-    # Upstream's hub takes seconds for each life that many hear of; `grow` shows it up to 100 of them.
+    # With many listeners upstream's hub takes seconds for each life; `grow` measures it with up to 100.
     return settings.compare(row, prepare_life(listeners), (OURS, JSAMP) if listeners else (OURS, JSAMP, UPSTREAM))
 
 
 def rush(settings: Settings) -> Row:
-    """Many clients connect at once; that they unregister afterwards is not measured."""
+    """Measure many clients that connect at the same time. Their unregistration is not measured."""
     count = 64
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
@@ -99,7 +99,7 @@ def rush(settings: Settings) -> Row:
 
 
 def idle(settings: Settings) -> Row:
-    """Idle clients, each time with a new hub, because memory never shrinks."""
+    """Measure idle clients, with a new hub each time, because memory never shrinks."""
     goals = [Goal("memory", UPSTREAM, 0.9), Goal("threads", "limit", 30), Goal("cpu", "limit", 0.005)]
     row = Row("idle", f"idle, {settings.crowd_size} clients connected", goals)
     row.units = {"cpu": "s/s", "memory": "MB", "threads": ""}
@@ -121,7 +121,7 @@ def idle(settings: Settings) -> Row:
 def _measure_idle(settings: Settings, hub: Hub, measured: Measured) -> None:
     with LoadGenerator() as generator:
         clients = generator.connect(hub.address, hub.secret, [MTYPE], count=settings.crowd_size)
-        # The hub has connections to all of them: each has had a message.
+        # After a message to each client, the hub has a connection to each.
         message = {"samp.mtype": MTYPE, "samp.params": {}}
         clients[0].call("notifyAll", message)
         generator.run(lambda: sum(c.notifications for c in clients) >= settings.crowd_size - 1, "a message to all")
@@ -137,7 +137,7 @@ def _measure_idle(settings: Settings, hub: Hub, measured: Measured) -> None:
             measured.other["threads"].append(float(hub.threads()))
 
 
-#: What grows with the number of clients.
+#: The costs that are measured by the number of clients.
 GROWTH: dict[str, tuple[str, Callable[[int], Prepare]]] = {
     "notify-all": ("notifyAll to n clients", lambda n: prepare_broadcast("notifyAll", n)),
     "call-all": ("callAll to n clients, all replies", lambda n: prepare_broadcast("callAll", n)),

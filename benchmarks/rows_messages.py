@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-Rows: the cost of a message to one client, to many clients, from a web page, and of a big message.
+Rows: the cost of a message to one client, to many clients and from a web page, and of a large message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def repeat(
     generator: LoadGenerator, sender: Client, request: bytes, done: Callable[[int], bool], expect: bytes = b""
 ) -> Batch:
     """
-    Make a batch that repeats a request, each time after the response to the last one.
+    Return a batch that repeats a request, each time after the response to the previous one.
 
     ``done`` gets the number of requests, and returns whether all of them are completed.
     """
@@ -67,7 +67,7 @@ def repeat(
 
 
 def prepare_call(keep: bool, bystanders: int = 0) -> Prepare:
-    """Make a caller, and a recipient that replies at once."""
+    """Prepare a caller, and a recipient that replies at once."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         recipient, caller = generator.connect(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
@@ -79,7 +79,7 @@ def prepare_call(keep: bool, bystanders: int = 0) -> Prepare:
 
 
 def prepare_baseline(keep: bool) -> Prepare:
-    """Make the same three HTTP hops with the standard library."""
+    """Prepare the same three HTTP hops with the standard library."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         caller, recipient = generator.client(hub.address, keep=keep), generator.client(hub.address, keep=keep)
@@ -109,7 +109,7 @@ def call_and_wait(settings: Settings, keep: bool) -> Row:
 
 
 def prepare_notify(keep: bool) -> Prepare:
-    """One sender, one recipient; a batch ends when the last delivery."""
+    """Prepare one sender and one recipient. A batch ends with the last delivery."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         recipient, sender = generator.connect(hub.address, hub.secret, [MTYPE], count=2, keep=keep)
@@ -135,7 +135,7 @@ def notify(settings: Settings, keep: bool) -> Row:
 
 
 def prepare_broadcast(operation: str, count: int) -> Prepare:
-    """Make a sender and ``count`` recipients; each broadcast of the batch ends with its last delivery."""
+    """Prepare a sender and ``count`` recipients. Each broadcast of a batch ends with its last delivery."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         (sender,) = generator.connect(hub.address, hub.secret)
@@ -177,7 +177,7 @@ def call_all(settings: Settings) -> Row:
 
 
 def big_message(settings: Settings) -> Row:
-    """A message with a string of 10 MB to one recipient."""
+    """Measure a message with a string of 10 MB to one recipient."""
     size = 10_000_000
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
@@ -198,7 +198,7 @@ def big_message(settings: Settings) -> Row:
     return settings.compare(row, prepare, (OURS, JSAMP, UPSTREAM))
 
 
-#: Sender and msg-id in what a page has pulled: the only two strings in a row at the head of an array.
+#: Sender and msg-id in a pulled callback: no other array begins with two strings.
 PULLED = re.compile(rb"<data>\s*<value>\s*(?:<string>)?([^<\s]+)(?:</string>\s*)?</value>\s*"
                     rb"<value>\s*(?:<string>)?([^<\s]+)(?:</string>\s*)?</value>\s*<value>")
 
@@ -214,7 +214,7 @@ def register_page(hub: Hub, generator: LoadGenerator, name: str) -> Client:
 
 
 def web_call(settings: Settings) -> Row:
-    """A page calls another, which always has a pull open."""
+    """Measure a call from a page to another page, which always has a pull open."""
 
     def prepare(hub: Hub, generator: LoadGenerator) -> Batch:
         caller, recipient = register_page(hub, generator, "caller"), register_page(hub, generator, "recipient")

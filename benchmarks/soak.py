@@ -1,6 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The endurance run: clients that register, send, crash and unregister at random at one hub, for minutes or hours.
+The endurance run: clients register, send, crash and unregister at random at one hub, for minutes or hours.
 
 ``python -m benchmarks.soak --minutes 1`` ends with exit code 0 when each message was delivered once and the
 hub's threads, descriptors and memory are back at their earlier numbers. A ``--seed`` repeats the random decisions of a
@@ -30,13 +30,13 @@ from .soak_checker import DUE, MessageChecker
 MAX_CLIENTS, MIN_CLIENTS = 30, 12
 #: Mean seconds between two arrivals, crashes or departures.
 MEAN_PAUSE = 0.5
-#: How much the hub may hold more after a run: fragmented memory of the allocator, threads for reuse.
+#: How much more the hub may use after a run: fragmented memory of the allocator, threads for reuse.
 MORE_MEMORY, MORE_THREADS, MORE_DESCRIPTORS = 20e6, 2, 4
 
 
 @dataclass
 class ClientProcess:
-    """A client's process."""
+    """The process of a client."""
 
     serial: int
     pid: int
@@ -59,7 +59,7 @@ class Resources:
         return cls(hub.threads(), hub.descriptors(), hub.memory())
 
     def exceeds(self, before: Resources) -> list[str]:
-        """Return what exceeds the earlier numbers."""
+        """Return the resources that exceed the earlier numbers."""
         return [
             f"{what}: {now:.0f} after {then:.0f}"
             for what, now, then, more in (
@@ -96,7 +96,7 @@ class Soak:
         if pid == 0:
             code = 1
             try:
-                # Close the other ends of all pipes, which would otherwise stay open after their owner's death.
+                # Close the other ends of all pipes. Otherwise they would stay open after their owner has ended.
                 others = [(process.commands, process.journal) for process in self.processes.values()]
                 for pair in [(commands, journal), *others]:
                     os.close(pair[0])
@@ -125,7 +125,7 @@ class Soak:
     def send_command(self, process: ClientProcess, command: bytes) -> None:
         """Send a command to a client."""
         process.leaving = process.leaving or command == b"l"
-        with contextlib.suppress(BrokenPipeError):  # it has died, as its journal says
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its journal contains the reason
             os.write(process.commands, command)
 
     def _change_population(self) -> None:
@@ -141,7 +141,7 @@ class Soak:
     # Reading journals
 
     def read(self, seconds: float) -> None:
-        """Read the journals for this time at most."""
+        """Read the journals for at most this time."""
         for key, _ in self._selector.select(seconds):
             process = key.data
             data = os.read(process.journal, 1 << 16)
@@ -172,7 +172,7 @@ class Soak:
     # The run
 
     def run(self, seconds: float, population: int = MAX_CLIENTS) -> None:
-        """Run clients for a while; at the end all unregister, and all messages are checked."""
+        """Run clients for a while; then all unregister, and all messages are checked."""
         for _ in range(population):
             self.start_client()
         start = reported = checked = time.monotonic()
@@ -199,7 +199,7 @@ class Soak:
         self.checker.check_messages(float("inf"))
 
     def summary(self) -> str:
-        """Return the counts in a line."""
+        """Return the counts in one line."""
         counts = self.checker.counts
         words = ("join", "crash", "left", "sending", "got", "answer", "refused", "delivered for certain",
                  "answered for certain", "samp.ok", "samp.error", "fault")
@@ -207,7 +207,7 @@ class Soak:
 
 
 def settle(hub: Hub, before: Resources, limit: float = 60.0) -> list[str]:
-    """Wait until all clients are unregistered and the resources are back; return what the hub still holds."""
+    """Wait until all clients are unregistered and the resources released; return those that the hub still uses."""
     with LoadGenerator() as generator:
         (observer,) = generator.connect(hub.address, hub.secret)
         end = time.monotonic() + limit
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.pop("SAMP_HUB", None)
     faults: list[str] = []
     try:
-        # After a short run the hub has made everything that it makes once.
+        # After a short run the hub has created all objects that it creates once.
         warm_up = Soak(hub, seed + 1)
         warm_up.run(5.0)
         faults += warm_up.checker.faults

@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The checks of an endurance run: which messages were sent and delivered, and whether that is right.
+The checks of an endurance run: whether each message was delivered and got its response as it must.
 
-The checker knows no processes. It gets the lines that clients wrote, and the times at which clients ended. The rules:
+The checker knows no processes. It gets the lines that clients wrote, and the times at which clients ended. Its rules:
 
 - A message that the hub accepted is delivered to each of its recipients once. It may be missing if the recipient
   crashed or unregistered within `DUE` seconds, but it is never delivered twice.
 - A message that the hub rejected is delivered to no client.
-- A call gets one response, of its recipient or of the hub. It may get none if the *sender* crashed or unregistered
+- A call gets one response, from its recipient or from the hub. It may get none if the *sender* crashed or unregistered
   within `DUE` seconds, but never two.
 - Each operation of a client that is alive succeeds, or the hub rejects it.
 """
@@ -38,7 +38,7 @@ class Message:
 
 
 class MessageChecker:
-    """All messages of a run that are not checked yet."""
+    """The messages of a run that are not checked yet."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
@@ -59,7 +59,7 @@ class MessageChecker:
         elif word == "leaving":
             self.client_ended(serial, time)
         elif word == "sending":
-            message = self._messages.setdefault(rest[0], Message("", serial, time))  # or a recipient's line was first
+            message = self._messages.setdefault(rest[0], Message("", serial, time))  # a recipient's line may be first
             message.kind = rest[1]
         elif word == "trouble":
             if serial not in self._end_times:

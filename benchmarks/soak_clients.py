@@ -2,8 +2,8 @@
 """
 The clients of an endurance run: processes that send messages to each other at random until they are stopped or killed.
 
-Each writes what it does to its journal, a pipe, whose content outlives the process. Commands are single letters: ``q``
-stops sending, ``l`` unregisters.
+Each client writes its actions to its journal, a pipe that can still be read when the process has ended. Commands are
+single letters: ``q`` stops sending, ``l`` unregisters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEAN_PAUSE = 0.15
 
 
 class Journal:
-    """Lines, each written at once and in one piece."""
+    """A journal. Each line is written at once and in one piece."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -40,7 +40,7 @@ class Journal:
         os.write(self._descriptor, f"{time.monotonic():.4f} {' '.join(words)}\n".encode())
 
     def answer(self, name: str, responder: str, response: dict[str, Any]) -> None:
-        """Note the answer to a message; if it's an error, with its text."""
+        """Record the response to a message, with the text of an error."""
         text = str(response.get("samp.error", {}).get("samp.errortxt", "")).replace("\n", " ")
         self.write("answer", name, responder, response["samp.status"], text)
 
@@ -54,7 +54,7 @@ class StandardClient:
         self._client = SAMPIntegratedClient(name=f"soak {serial}")
         self._client.connect()
         self.id = self._client.get_public_id()
-        # Subscribe when both handlers are bound.
+        # Subscribe only after both handlers are bound.
         self._client.bind_receive_notification(MTYPE, self._notified, declare=False)
         self._client.bind_receive_call(MTYPE, self._called)
 
@@ -64,7 +64,7 @@ class StandardClient:
             threading.Event().wait(0.05)
         try:
             self._client.ereply(msg_id, "samp.ok", result={"n": params["n"]})
-        except SAMPError:  # the caller or this client is gone
+        except SAMPError:  # the caller or this client is not registered any more
             self._journal.write("late", params["n"])
 
     def _notified(self, key: str, sender: str, mtype: str, params: dict[str, str], extra: Any) -> None:
@@ -106,7 +106,7 @@ class StandardClient:
 
 
 class WebClient:
-    """A client of the Web Profile, as in the script of a page: it always has a pull open."""
+    """A client of the Web Profile that behaves as the script of a page: it always has a pull open."""
 
     def __init__(self, journal: Journal, serial: str, web_port: int) -> None:
         self._journal = journal
@@ -123,7 +123,7 @@ class WebClient:
         self._puller.start()
 
     def _call(self, operation: str, *params: Any) -> Any:
-        """Call the hub on this thread's own connection."""
+        """Call the hub over the connection of this thread."""
         if self._key:
             params = (self._key, *params)
         body = xmlrpc.client.dumps(params, f"samp.webhub.{operation}").encode()
@@ -160,7 +160,7 @@ class WebClient:
         if method == "receiveCall":
             try:
                 self._call("reply", params[1], {"samp.status": "samp.ok", "samp.result": {"n": name}})
-            except SAMPProxyError:  # the caller is gone
+            except SAMPProxyError:  # the caller is not registered any more
                 self._journal.write("late", name)
 
     def others(self) -> list[str]:
@@ -200,9 +200,9 @@ def run_client(serial: int, seed: int, commands: int, descriptor: int, web_port:
     serial : int
         The client's number; every fifth is a web page.
     seed : int
-        Start of its random numbers.
+        Seed of its random numbers.
     commands, descriptor : int
-        Pipes: where commands come from and where the journal goes.
+        Pipes for the commands and for the journal.
     web_port : int
         Port of the Web Profile.
     """

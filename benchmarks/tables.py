@@ -2,11 +2,11 @@
 """
 Measure tables: ``python -m benchmarks.tables``.
 
-Each figure is a ratio of two times of one run, measured in turn several times; the median is printed. What is compared
-with astropy is measured as CPU time in one process. Peak memory is measured in a new process for each format, from a
-file and by HTTP. What is sent goes through a hub to a client in a process of its own, and is compared with astropy's
-writing and reading of the same table as FITS. TOPCAT runs on a screen of its own (Xvfb). ``--runs 3`` repeats all, and
-prints the table of `docs/samp/performance.rst`.
+Each figure is a ratio of two times of one run, measured in turn several times; the median is printed. Reading is
+compared with astropy by CPU time in one process. Peak memory is measured in a new process for each format, from a file
+and by HTTP. Sending goes through a hub to a client in another process, and is compared with astropy's writing and
+reading of the same table as FITS. TOPCAT has its own screen (Xvfb). ``--runs 3`` repeats all measurements, and prints
+the table of `docs/samp/performance.rst`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from pyvo.samp.formats.readers import read_message, read_table
 from .report import table as write_table
 
 RECEIVER = "table receiver"
-#: What was measured, the figure (None if it could not be measured), and the goal.
+#: The title of a measurement, its figure (None if it could not be measured), and its goal.
 Line = tuple[str, float | None, float]
 
 
 def make_table(rows: int) -> Table:
-    """Make a table of 13 columns: 11 doubles and longs, a text, and a float of which a part is missing."""
+    """Return a table of 13 columns: 11 doubles and longs, a text, and a float with missing values."""
     rng = np.random.default_rng(1)
     table = Table({f"d{number}": rng.normal(size=rows) * 10.0**number for number in range(6)})
     for number in range(5):
@@ -58,7 +58,7 @@ def make_table(rows: int) -> Table:
 
 
 def size_of(table: Table) -> int:
-    """Count the bytes of a table's values and masks."""
+    """Return the number of bytes of a table's values and masks."""
     return sum(column.nbytes + (column.mask.nbytes if isinstance(column, MaskedColumn) else 0)
                for column in table.columns.values())
 
@@ -76,7 +76,7 @@ def cpu(action: Callable[[], Any]) -> float:
 
 
 def memory(key: str) -> int:
-    """Tell the resident memory of this process, or its peak, in bytes (Linux)."""
+    """Return the resident memory of this process, or its peak, in bytes (Linux)."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
@@ -84,7 +84,7 @@ def memory(key: str) -> int:
 
 
 def reset_peak() -> int:
-    """Forget the peak, and return the memory now."""
+    """Reset the peak, and return the memory now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return memory("VmRSS")
 
@@ -93,7 +93,7 @@ def reset_peak() -> int:
 
 
 def receiver(rows: int) -> None:
-    """Receive tables, and print how much memory each took."""
+    """Receive tables, and print how much memory each needed."""
     with SAMPIntegratedClient(name=RECEIVER) as client, client.incoming("table.load.*") as queue:
         print("ready", flush=True)
         before = reset_peak()
@@ -107,7 +107,7 @@ def receiver(rows: int) -> None:
 
 
 def reader(url: str) -> None:
-    """Read a table that a message names, after a small one, and print how much memory it took beyond the table."""
+    """Read the table that a message names, after a small one; print how much memory was needed beyond the table."""
     params = {"url": url}
     mtype = "table.load.fits" if url.endswith("fits") else "table.load.votable"
     read_message(mtype, {"url": url.replace("table.", "small.")}, Sender("c1", ""))
@@ -117,7 +117,7 @@ def reader(url: str) -> None:
 
 
 def sender(rows: int, rounds: int, program: str, fits: Path) -> None:
-    """Send a table to a program, and compare with writing and reading FITS."""
+    """Send a table to a program, and compare the time with writing and reading FITS."""
     table = make_table(rows)
     with SAMPIntegratedClient(name="table sender") as client:
         client.wait_for(program, 60, "table.load.votable")
@@ -146,7 +146,7 @@ def role(name: str, options: argparse.Namespace, *arguments: str) -> list[str]:
             "--rounds", str(options.rounds), *arguments]
 
 
-# What is measured
+# The measurements
 
 
 FORMS = {"tabledata": 0.2, "binary": 0.03, "binary2": 0.03, "fits": 1.2}
@@ -161,7 +161,7 @@ def write(table: Table, path: Path, form: str) -> Path:
 
 
 def received(directory: Path, options: argparse.Namespace) -> list[Line]:
-    """Compare our reading with astropy's."""
+    """Compare the CPU time of our reading with that of astropy's."""
     table = make_table(options.rows)
     lines: list[Line] = []
     for form, goal in FORMS.items():
@@ -177,7 +177,7 @@ def received(directory: Path, options: argparse.Namespace) -> list[Line]:
 
 
 def memory_of_reading(directory: Path, options: argparse.Namespace) -> list[Line]:
-    """Measure the peak memory of reading each form, from a file and by HTTP."""
+    """Measure the peak memory of reading each format, from a file and by HTTP."""
     handler = partial(QuietHandler, directory=str(directory))
     lines: list[Line] = []
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -199,7 +199,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def sent_to_python(directory: Path, options: argparse.Namespace) -> tuple[float, float, float]:
-    """Send to a client of this package: the ratio to FITS, and the memory of both sides."""
+    """Send a table to a client of this package; return the ratio to FITS, and the memory of both sides."""
     process = subprocess.Popen(role("receiver", options), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -222,7 +222,7 @@ def run_sender(directory: Path, options: argparse.Namespace, program: str) -> di
 
 
 def sent_to_topcat(directory: Path, options: argparse.Namespace) -> float | None:
-    """Send to TOPCAT, and compare with STILTS reading the same table."""
+    """Send a table to TOPCAT, and compare the time with that of STILTS, which reads the same table."""
     if not all(map(shutil.which, ("topcat", "Xvfb"))):
         return None
     home = directory / "home"
@@ -260,7 +260,7 @@ def sent_to_topcat(directory: Path, options: argparse.Namespace) -> float | None
 
 
 def selected() -> float | None:
-    """Tell how many seconds it takes to select half a million rows of a table that another client has."""
+    """Return the seconds that it takes to select half a million rows of a table that another client has."""
     with SAMPIntegratedClient(name="one") as one, SAMPIntegratedClient(name="other") as other:
         rows = 1_000_000
         other.bind_receive_call("table.load.*", lambda _key, _sender, msg_id, *_: other.reply(
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--fits", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # of astropy, about units and versions
+    warnings.simplefilter("ignore")  # warnings of astropy, about units and versions
     os.environ.pop("SAMP_HUB", None)
     if options.role == "receiver":
         receiver(options.rows)
@@ -331,7 +331,7 @@ def main() -> None:
 
 
 def shown(lines: list[Line]) -> list[str]:
-    """Write what one figure was in each run."""
+    """Return the line of a table with the values of one figure in each run."""
     title, _, goal = lines[0]
     figures = [figure for _, figure, _ in lines]
     reached = "yes" if all(figure is not None and figure <= goal for figure in figures) else "**no**"

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-What the hub window costs: the hub with a window open, relative to a hub without.
+Measure the cost of the hub window: a hub with an open window, relative to a hub without.
 
-``python -m benchmarks.window`` prints the ratios of the times and of the hub's CPU times. It measures twice: with a
-program that reads and drops what the hub sends to a window, which shows what the hub does for it, and with Chromium,
-which needs a share of the same processors; for this one it prints the memory of the tab in the second half of the
+``python -m benchmarks.window`` prints the ratios of the times and of the hub's CPU times. It measures twice. The first
+reader is a program that discards the data that the hub sends to a window, which shows the hub's own work. The second is
+Chromium, which uses the same processors. For Chromium it also prints the memory of the tab in the second half of the
 rounds, relative to the first half.
 """
 
@@ -28,7 +28,7 @@ from .measure import Batch, Prepare, Row, Settings, spread
 from .report import table
 from .rows_messages import prepare_broadcast, prepare_call, prepare_notify
 
-#: The most that the ratios of times, and those of memory, may be.
+#: The limits of the ratios of times and of memory.
 GOAL, MEMORY_GOAL = 1.05, 1.25
 READERS = {STREAM: "a program", WINDOW: "Chromium"}
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
@@ -85,7 +85,7 @@ def size_of_tab(browser: subprocess.Popen[bytes]) -> int:
 
 
 def open_window(prepare: Prepare, readers: list[subprocess.Popen[bytes]]) -> Prepare:
-    """Open the window before the messages begin."""
+    """Return a function that opens the window before the batch is prepared."""
 
     def prepare_both(hub: Hub, generator: LoadGenerator) -> Batch:
         if hub.name == WINDOW:

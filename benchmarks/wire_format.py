@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The documents that the load generator sends, and the parts that it reads of those that it receives.
+The documents that the load generator sends, and how it reads the ones that it receives.
 
-The same bytes go to every hub, encoded once and sent many times. So the generator costs little beside the hub that is
-measured.
+Every hub gets the same bytes, which are encoded once and sent many times. So the generator costs little compared with
+the hub that is measured.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def call_body(method: str, *params: Any) -> bytes:
 
 
 def post(address: Address, body: bytes, keep: bool, extra: str = "") -> bytes:
-    """Encode an HTTP request: HTTP/1.0 for a client that does not keep its connections, as of real programs."""
+    """Encode an HTTP request. A client that does not keep its connections uses HTTP/1.0, as such programs do."""
     version = "HTTP/1.1" if keep else "HTTP/1.0"
     head = (
         f"POST {address.path} {version}\r\nHost: {address.host}:{address.port}\r\n{extra}"
@@ -87,12 +87,14 @@ def response_body(value: Any = "") -> bytes:
 
 
 def params_of(body: bytes, count: int) -> list[bytes]:
-    """Find the first ``count`` parameters of a call, which are strings."""
+    """Return the first ``count`` parameters of a call, which are strings."""
     return [match[1] for match, _ in zip(STRING_PARAM.finditer(body), range(count), strict=False)]
 
 
 def receive_body(body: bytes) -> Request:
-    """Read as much of a hub's call as the generator needs: the method, and of calls the parameters up to the id."""
+    """
+    Read the parts of a hub's call that the generator needs: the method, and of a call the parameters up to the id.
+    """
     match = METHOD.search(body)
     if match is None:
         raise ValueError(f"This is no method call: {body[:80]!r}")
@@ -102,7 +104,9 @@ def receive_body(body: bytes) -> Request:
 
 @lru_cache(maxsize=1024)
 def read_head(head: bytes) -> tuple[int, bool]:
-    """Read the length of a body, and whether the connection stays open; cached, because heads repeat."""
+    """
+    Read the length of a body, and whether the connection stays open. The results are cached, because heads repeat.
+    """
     head = head.lower()
     at = head.find(b"content-length:")
     if at < 0:
@@ -112,6 +116,6 @@ def read_head(head: bytes) -> tuple[int, bool]:
 
 
 def result_of(body: bytes) -> Any:
-    """Read a response in full, and raise a fault; for preparations, which are not measured."""
+    """Read a response in full, and raise a fault. This is for preparations, which are not measured."""
     (value,), _ = loads(body.decode())
     return value

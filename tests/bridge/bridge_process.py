@@ -1,4 +1,4 @@
-"""A process with one bridge, whose peer is at the other end of an inherited socket: ``bridge_process LOCKFILE FD``."""
+"""Run one bridge whose peer uses the other end of an inherited socket: ``bridge_process LOCKFILE FD``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyvo.samp.bridge.stream_link import StreamLink
 
 
 class InheritedSocket(Transport):
-    """One link, over a socket."""
+    """A transport with one link, over a socket."""
 
     label = "test"
 

@@ -1,4 +1,4 @@
-"""Two hubs, each with a bridge, and clients that record what they get."""
+"""Fixtures: two hubs, each with a bridge, and clients that record the messages that they receive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ TIMEOUT = 30.0
 
 
 class Received(NamedTuple):
-    """A message or response: its kind, the id of its sender, its MType or msg-tag, and params or the response."""
+    """
+    A message or response: its kind, the id of its sender, its MType or msg-tag, and its parameters or the response.
+    """
 
     kind: str
     sender: str
@@ -28,7 +30,7 @@ class Received(NamedTuple):
 
 
 class RecordingClient(SAMPIntegratedClient):
-    """A client that notes what it gets, and replies to each call with its parameters."""
+    """A client that records the messages that it receives, and replies to each call with the parameters of the call."""
 
     def __init__(self, name: str, mtypes: tuple[str, ...], metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(name, metadata=metadata)
@@ -39,9 +41,9 @@ class RecordingClient(SAMPIntegratedClient):
             self.bind_receive_call(mtype, self._on_call)
         self.bind_receive_notification("samp.hub.event.*", self._on_event)
 
-    def note(self, *what: Any) -> None:
+    def note(self, *fields: Any) -> None:
         with self.changed:
-            self.received.append(Received(*what))
+            self.received.append(Received(*fields))
             self.changed.notify_all()
 
     def _on_notification(self, key: str, sender: str, msg_id: None, mtype: str, params: Any, extra: Any) -> None:
@@ -63,7 +65,7 @@ class RecordingClient(SAMPIntegratedClient):
             return [each for each in self.received if each.kind == kind]
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
-        """Wait until something holds; it is looked at whenever the client is notified of anything."""
+        """Wait until a condition holds. It is checked whenever the client is notified of something."""
         with self.changed:
             assert self.changed.wait_for(condition, timeout), self.received
         return condition()
@@ -72,17 +74,17 @@ class RecordingClient(SAMPIntegratedClient):
         return self.wait_for(lambda: found if len(found := self.of(kind)) >= count else None)
 
     def names(self) -> dict[str, str]:
-        """The ids of the other clients, by name."""
+        """Return the ids of the other clients, by name."""
         hub_id = self.client.hub_id
         found = {}
         for client_id in self.get_registered_clients():
             if client_id != hub_id:
-                with suppress(SAMPProxyError):  # it has gone in the meantime
+                with suppress(SAMPProxyError):  # it has unregistered in the meantime
                     found[self.get_metadata(client_id).get("samp.name", "")] = client_id
         return found
 
     def find(self, name: str, mtype: str = "table.load.votable") -> str:
-        """Wait for a client whose name begins with that and which is subscribed; return its id."""
+        """Wait for a subscribed client whose name begins with ``name``; return its id."""
 
         def find() -> str | None:
             client_id = next((each for label, each in self.names().items() if label.startswith(name)), None)
@@ -93,7 +95,7 @@ class RecordingClient(SAMPIntegratedClient):
 
 @pytest.fixture(autouse=True)
 def no_unexpected_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fail a test in which the bridge has logged an exception: it expects all that a peer or hub may do."""
+    """Fail a test in which the bridge has logged an exception. The bridge must handle all that a peer or a hub does."""
     yield
     for when in ("setup", "call", "teardown"):
         records = [record for record in caplog.get_records(when) if record.name.startswith("pyvo.samp.bridge")]
@@ -101,7 +103,7 @@ def no_unexpected_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 class Side(NamedTuple):
-    """One of the two hubs."""
+    """One of two hubs, with its bridge."""
 
     hub: SAMPHubServer
     bridge: Bridge
@@ -110,7 +112,7 @@ class Side(NamedTuple):
 
 @pytest.fixture
 def make_hubs(tmp_path: Path, make_hub: Callable[..., SAMPHubServer]) -> Callable[[int], list[SAMPHubServer]]:
-    """Start hubs with lockfiles of their own."""
+    """Return a function that starts hubs, each with its own lockfile."""
 
     def start(count: int) -> list[SAMPHubServer]:
         return [make_hub(lockfile=str(tmp_path / f"hub{number}")) for number in range(count)]
@@ -120,7 +122,7 @@ def make_hubs(tmp_path: Path, make_hub: Callable[..., SAMPHubServer]) -> Callabl
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., RecordingClient]]:
-    """Connect clients to a hub, or the hub of a lockfile; they are disconnected after the test."""
+    """Return a function that connects a client to a hub or to the hub of a lockfile, until the end of the test."""
     with ExitStack() as stack:
 
         def start(hub: SAMPHubServer | Path, name: str, *mtypes: str, **metadata: Any) -> RecordingClient:
@@ -137,7 +139,7 @@ def connect() -> Iterator[Callable[..., RecordingClient]]:
 
 @pytest.fixture
 def join() -> Iterator[Callable[..., tuple[Bridge, Bridge]]]:
-    """Join two hubs, until the end of the test."""
+    """Return a function that joins two hubs, until the end of the test."""
     with ExitStack() as stack:
 
         def start(

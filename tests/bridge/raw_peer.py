@@ -1,4 +1,4 @@
-"""A peer that the test plays itself, frame by frame, over a pair of sockets."""
+"""A peer whose frames the test sends and reads itself, over a pair of sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELLO = {"protocol": [1, 1], "version": "0", "hub": "0123456789abcdef0123456789a
 
 
 class RawTransport(Transport):
-    """The transport of the bridge under test; its peer is `peer`."""
+    """The transport of the bridge under test. Its ``peer`` is a `RawPeer`."""
 
     label = "raw"
 
@@ -47,7 +47,7 @@ class RawTransport(Transport):
 
 
 class RawPeer:
-    """Writes and reads frames."""
+    """The peer of a bridge: it writes and reads frames."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -74,13 +74,13 @@ class RawPeer:
             self._reader.receive_data(data)
 
     def wait_for(self, kind: Kind, accept: Callable[[Any], Any] = lambda value: True) -> Any:
-        """Read until a frame of a kind; return its value and stream."""
+        """Read frames until one of this kind has an accepted value; return the value."""
         for frame in self:
             if frame.kind is kind:
                 value = json.loads(frame.payload) if frame.payload[:1] == b"{" else frame.payload
                 if accept(value):
                     return value
-        raise AssertionError(f"no {kind.name}, but {self.frames}")
+        raise AssertionError(f"no {kind.name} among {self.frames}")
 
     def wait_for_end(self) -> str:
         """Read until the bridge closes the link; return the reason that it gives."""

@@ -1,7 +1,7 @@
 """
-The other end of a link for the tests of `SSHTransport`: what ``samp`` is on the other machine, without an engine.
+The other end of a link, for the tests of `SSHTransport`. It takes the place of ``samp`` on the other machine.
 
-``python ssh_end.py BEHAVIOUR FILE bridge --stdio ...`` writes its arguments to the file, and echoes all messages.
+``python ssh_end.py BEHAVIOUR FILE bridge --stdio ...`` writes its arguments to the file, and returns all messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyvo.samp.bridge.stdio import NO_HUB, StdioTransport
 
 
 class EchoHandler:
-    """Sends back what it receives, and has one file."""
+    """Sends each message back, and serves one file."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -40,10 +40,10 @@ class EchoHandler:
             upload.finish(complete=False)
 
     def on_writable(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no message waits."""
 
     def on_closed(self, reason: str) -> None:
-        """The transport reports it, too."""
+        """Do nothing: the transport reports the end, too."""
 
 
 def main(behaviour: str, path: str, arguments: list[str]) -> int:

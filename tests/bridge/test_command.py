@@ -1,4 +1,4 @@
-"""``samp bridge --between`` as the user runs it, and what it costs."""
+"""The command ``samp bridge --between``, its use of memory, and the files that a bridge opens."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def between(tmp_path: Path, environment: dict[str, str], *options: str) -> Progr
     return Program(["-m", "pyvo.samp", "bridge", "--between", *lockfiles, *options], environment)
 
 
-def test_clients_come_and_go(
+def test_it_prints_the_clients_of_both_sides(
     hubs: list[SAMPHubServer], tmp_path: Path, python_environment: dict[str, str], connect: Connect
 ) -> None:
-    """It prints who is on the other side; ^C ends it, and leaves nothing behind."""
+    """^C ends the command, and no client of it stays at the hubs."""
     client = connect(hubs[0], "TOPCAT")
     with between(tmp_path, python_environment) as program:
         program.wait_for(": + TOPCAT")
@@ -58,7 +58,7 @@ def test_clients_come_and_go(
 
 
 def test_it_starts_the_hubs(isolated: Path, tmp_path: Path, python_environment: dict[str, str]) -> None:
-    """Both of them, in place of the usual one."""
+    """``--start-hub`` starts both hubs, with the given lockfiles and not with the default one."""
     with between(tmp_path, python_environment, "--start-hub") as program:
         program.wait_for("Connected to ")
         assert (tmp_path / "hub0").exists()
@@ -70,11 +70,11 @@ def test_it_starts_the_hubs(isolated: Path, tmp_path: Path, python_environment: 
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_it_is_killed(
+def test_the_hubs_remove_the_clients_of_a_killed_bridge(
     hubs: list[SAMPHubServer], tmp_path: Path, python_environment: dict[str, str], connect: Connect,
     sign: signal.Signals,
 ) -> None:  # fmt: skip
-    """The hubs remove what a killed bridge has left."""
+    """SIGTERM lets the command unregister its clients, SIGKILL does not."""
     client, other = connect(hubs[0], "client"), connect(hubs[1], "other")
     with between(tmp_path, python_environment) as program:
         there, back = client.find("other (via"), other.find("client (via")
@@ -88,8 +88,10 @@ def test_it_is_killed(
     other.wait_for(lambda: other.names() == {})
 
 
-def test_no_hub(tmp_path: Path, python_environment: dict[str, str], make_hub: Callable[..., SAMPHubServer]) -> None:
-    """It says at which end, and what to run."""
+def test_a_missing_hub_is_an_error(
+    tmp_path: Path, python_environment: dict[str, str], make_hub: Callable[..., SAMPHubServer]
+) -> None:
+    """The error names the hub that is missing, and the command that starts a hub."""
     make_hub(lockfile=str(tmp_path / "hub0"))
     with between(tmp_path, python_environment) as program:
         assert program.wait() == 3
@@ -97,7 +99,7 @@ def test_no_hub(tmp_path: Path, python_environment: dict[str, str], make_hub: Ca
     assert "samp hub" in program.output
 
 
-def test_usage(python_environment: dict[str, str]) -> None:
+def test_an_invalid_mtype_is_a_usage_error(python_environment: dict[str, str]) -> None:
     command = ["-m", "pyvo.samp", "bridge", "--between", "a", "b", "--allow-in", "a.*.b"]
     with Program(command, python_environment) as program:
         assert program.wait() == 2
@@ -113,7 +115,7 @@ def make_sparse_fits(path: Path, size: int) -> None:
 
 
 class Pings(threading.Thread):
-    """Pings a client again and again, until it is stopped; notes how long each takes."""
+    """A thread that pings a client until it is stopped. ``times`` contains the seconds that each ping takes."""
 
     def __init__(self, client: RecordingClient, recipient: str) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class Pings(threading.Thread):
         self.join(TIMEOUT)
 
 
-#: Reads a URL: all of it, or, with a second argument, so many bytes, and then nothing until it is killed.
+#: Reads all data of a URL. With a second argument it reads that many bytes, and then waits until it is killed.
 READER = """
 import sys, urllib.request
 response = urllib.request.urlopen(sys.argv[1], timeout=60)
@@ -147,7 +149,7 @@ print("all", count, response.headers["Content-Length"], flush=True)
 
 
 class Memory(threading.Thread):
-    """Looks at the memory of processes from time to time, until it is stopped."""
+    """A thread that measures the memory of processes until it is stopped. ``peaks`` contains the largest values."""
 
     def __init__(self, *programs: Program) -> None:
         super().__init__()
@@ -170,7 +172,10 @@ class Memory(threading.Thread):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_file_of_3_gb(tmp_path: Path, python_environment: dict[str, str], connect: Connect) -> None:
-    """Each process stays under 150 MB, and pings pass meanwhile; a reader that stops costs no memory."""
+    """
+    Each process stays under 150 MB, and pings pass during the transfer. A reader that stops reading costs no
+    memory.
+    """
     path = tmp_path / "large.fits"
     make_sparse_fits(path, 3_000 * MB)
     size = path.stat().st_size
@@ -221,7 +226,7 @@ def test_file_of_3_gb(tmp_path: Path, python_environment: dict[str, str], connec
 
 
 def opened_files(log: Path, start: int) -> set[str]:
-    """The files that a process has opened for reading or writing, from a place in the log of strace."""
+    """Return the files that a process has opened, from a position in the log of strace."""
     found = set()
     for line in log.read_text(errors="replace")[start:].splitlines():
         if "open" in line and "ENOENT" not in line and '"' in line:
@@ -230,7 +235,7 @@ def opened_files(log: Path, start: int) -> set[str]:
 
 
 def test_strace(hub: SAMPHubServer, tmp_path: Path, python_environment: dict[str, str], connect: Connect) -> None:
-    """Whatever the peer asks for, the bridge opens no file that was not offered."""
+    """The bridge opens no file that was not offered, whatever the peer requests."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed (tests/interop/install does it)")
     offered, other = tmp_path / "offered.txt", tmp_path / "other.txt"
@@ -259,7 +264,7 @@ def test_strace(hub: SAMPHubServer, tmp_path: Path, python_environment: dict[str
             ((_, offer),) = raw.wait_for(Kind.BODY)["offers"].items()
             return offer["offer"]
 
-        def ask(target: Any) -> int:
+        def request(target: Any) -> int:
             stream = 2 * len(raw.frames) + 1000
             raw.send(Kind.OPEN, {"offer": target, "method": "GET", "headers": {}}, stream)
             status = raw.wait_for(Kind.HEAD)["status"]
@@ -267,12 +272,12 @@ def test_strace(hub: SAMPHubServer, tmp_path: Path, python_environment: dict[str
             return status
 
         token = offer(offered)
-        assert ask(token) == 200  # loads what is needed for that
+        assert request(token) == 200  # loads the modules that a response needs
         start = len(log.read_text(errors="replace"))
         assert str(other) not in opened_files(log, 0)
         traversal = f"{token}/../other.txt"
         for target in (str(other), other.as_uri(), traversal, f"../{other.name}", "x" * 22, "/etc/passwd"):
-            assert ask(target) == 404
+            assert request(target) == 404
         body = {"message": {"samp.mtype": "table.load.votable", "samp.params": {"url": other.as_uri()}}, "offers": {}}
         raw.send(Kind.BODY, body)
         raw.send(Kind.META, {"id": "r1", "metadata": {"samp.name": "r1", "samp.icon.url": other.as_uri()}})
@@ -282,7 +287,7 @@ def test_strace(hub: SAMPHubServer, tmp_path: Path, python_environment: dict[str
             remote, {"samp.mtype": "table.load.votable", "samp.params": {"url": other.as_uri()}}, "30"
         )
         assert response["samp.status"] == "samp.error"
-        assert ask(token) == 200
+        assert request(token) == 200
         raw.send(Kind.BYE, {"reason": "the end", "status": 0})
         assert process.wait(TIMEOUT) == 0
     finally:

@@ -1,4 +1,4 @@
-"""Files: offered by one end, read at the other."""
+"""Files that are offered at one end of a bridge and read at the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Pair:
-    """A sender at the first hub, a recipient at the second, and what the recipient gets."""
+    """A sender at the first hub and a recipient at the second."""
 
     def __init__(self, sides: Sides) -> None:
         self.sides = sides
@@ -68,13 +68,13 @@ def fetch(url: str, method: str = "GET", **headers: str) -> tuple[int, dict[str,
 
 
 def read_to_end(response: Any) -> None:
-    """Read all, and keep nothing."""
+    """Read all data and discard them."""
     while response.read(2**20):
         pass
 
 
-def test_file(pair: Pair, file: Path) -> None:
-    """The path stays here, the bytes arrive, with type and length; GET, HEAD and Range."""
+def test_an_offered_file_can_be_read(pair: Pair, file: Path) -> None:
+    """The reader gets the bytes, the type and the length, but not the path. GET, HEAD and Range work."""
     url = pair.send(url=file.as_uri())["url"]
     assert urlsplit(url).hostname == "127.0.0.1"
     assert url.endswith("/a_table.vot")
@@ -93,7 +93,7 @@ def test_file(pair: Pair, file: Path) -> None:
 
 
 def test_the_same_url_is_the_same_offer(pair: Pair, file: Path) -> None:
-    """A table that is identified by its URL can be identified, in both directions."""
+    """A table that is identified by its URL can be identified in both directions."""
     first = pair.send(url=file.as_uri(), **{"table-id": file.as_uri()})
     assert first["url"] == first["table-id"]
     assert pair.send("table.highlight.row", url=file.as_uri(), row="3") == {"url": first["url"], "row": "3"}
@@ -102,8 +102,8 @@ def test_the_same_url_is_the_same_offer(pair: Pair, file: Path) -> None:
     assert pair.send_back(url=by_name, row="5")["url"] == file.as_uri()
 
 
-def test_nothing_is_read_before(pair: Pair, tmp_path: Path) -> None:
-    """A file that does not exist yet is offered, too, and read when it is there."""
+def test_a_file_is_opened_when_it_is_read(pair: Pair, tmp_path: Path) -> None:
+    """A file that does not exist yet can be offered."""
     path = tmp_path / "later.fits"
     url = pair.send(url=path.as_uri())["url"]
     assert fetch(url)[0] == 404
@@ -111,8 +111,8 @@ def test_nothing_is_read_before(pair: Pair, tmp_path: Path) -> None:
     assert fetch(url)[2] == b"now"
 
 
-def test_values_at_any_depth(pair: Pair, file: Path) -> None:
-    """Only a value that is a URL as a whole is replaced."""
+def test_urls_at_any_depth_become_offers(pair: Pair, file: Path) -> None:
+    """A text that only contains a URL of this machine is rejected."""
     message = {
         "samp.mtype": "table.load.votable",
         "samp.params": {"list": [file.as_uri(), {"deep": file.as_uri()}], "name": "not http://127.0.0.1:1/x"},
@@ -127,8 +127,8 @@ def test_values_at_any_depth(pair: Pair, file: Path) -> None:
     assert fetch(content["list"][0])[2] == CONTENT
 
 
-def test_file_in_a_response_and_in_metadata(pair: Pair, file: Path) -> None:
-    """Responses such as those of DS9, and icons."""
+def test_files_in_a_response_and_in_metadata_become_offers(pair: Pair, file: Path) -> None:
+    """DS9 sends responses with files; icons are files in metadata."""
 
     def on_get(key: str, sender: str, msg_id: str, mtype: str, params: Any, extra: Any) -> None:
         pair.recipient.ereply(msg_id, "samp.ok", result={"url": file.as_uri()})
@@ -145,7 +145,7 @@ def test_file_in_a_response_and_in_metadata(pair: Pair, file: Path) -> None:
 
 @pytest.fixture
 def web_server() -> Iterator[ThreadingHTTPServer]:
-    """A server of a program of this machine; ``/short`` breaks off."""
+    """Run a web server, as programs of this machine do. It breaks off the response to ``/short``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -167,28 +167,28 @@ def web_server() -> Iterator[ThreadingHTTPServer]:
     thread.join()
 
 
-def test_url_of_a_local_server(pair: Pair, web_server: ThreadingHTTPServer) -> None:
-    """TOPCAT sends such URLs. Headers that are no concern of the reader stay here."""
+def test_a_url_of_a_local_server_becomes_an_offer(pair: Pair, web_server: ThreadingHTTPServer) -> None:
+    """TOPCAT sends such URLs. The bridge passes on only the headers that a reader needs."""
     base = f"http://127.0.0.1:{web_server.server_address[1]}"
     status, headers, body = fetch(pair.send(url=f"{base}/dynamic/1")["url"])
     assert (status, body) == (200, CONTENT)
     assert "x-secret" not in headers
 
 
-def test_broken_transfer(pair: Pair, web_server: ThreadingHTTPServer) -> None:
-    """It ends short of Content-Length at the reader, too."""
+def test_an_incomplete_transfer_is_incomplete_at_the_reader(pair: Pair, web_server: ThreadingHTTPServer) -> None:
+    """The reader gets less data than Content-Length says."""
     url = pair.send(url=f"http://localhost:{web_server.server_address[1]}/short")["url"]
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         fetch(url)
 
 
-def test_url_of_the_internet_passes(pair: Pair) -> None:
-    """It is no secret of this machine, and can be read at both ends."""
+def test_a_url_of_the_internet_is_not_changed(pair: Pair) -> None:
+    """It can be read at both ends."""
     assert pair.send(url="https://example.org/x.vot?a=b#c")["url"] == "https://example.org/x.vot?a=b#c"
 
 
-def test_link_ends_during_a_download(pair: Pair, tmp_path: Path) -> None:
-    """The download ends short of Content-Length, within seconds; afterwards there is nothing."""
+def test_the_end_of_the_link_ends_a_download(pair: Pair, tmp_path: Path) -> None:
+    """The reader gets less data than Content-Length says, within seconds. Afterwards the URL is not served."""
     path = tmp_path / "large.fits"
     with path.open("wb") as file:
         file.truncate(2**30)
@@ -212,13 +212,13 @@ def test_offers_end_with_the_link(pair: Pair, file: Path) -> None:
     assert fetch(url)[0] == 404
 
 
-def test_no_files(
+def test_a_bridge_without_files(
     make_hubs: Callable[[int], list[SAMPHubServer]],
     join: Callable[..., tuple[Bridge, Bridge]],
     connect: Callable[..., RecordingClient],
     file: Path,
 ) -> None:
-    """Messages pass, those with a file of this machine do not, and their sender gets the reason."""
+    """A message with a file of this machine is rejected, with the reason; other messages pass."""
     hubs = make_hubs(2)
     join(*hubs, (Policy(files=False), Policy()))
     sender, recipient = connect(hubs[0], "sender"), connect(hubs[1], "recipient")
@@ -234,13 +234,15 @@ def test_no_files(
     ("method", "headers", "status"),
     [("GET", {"Origin": "http://evil.example"}, 403), ("GET", {"Host": "evil.example"}, 403), ("PUT", {}, 405)],
 )
-def test_requests_of_web_pages(pair: Pair, file: Path, method: str, headers: dict[str, str], status: int) -> None:
-    """Only programs of this machine read what crosses the bridge."""
+def test_requests_of_web_pages_are_rejected(
+    pair: Pair, file: Path, method: str, headers: dict[str, str], status: int
+) -> None:
+    """Only programs of this machine may read a file that crosses the bridge."""
     assert fetch(pair.send(url=file.as_uri())["url"], method, **headers)[0] == status
 
 
-def test_wrong_urls(pair: Pair, file: Path) -> None:
-    """Another token or name: there is nothing, and nothing of the disk."""
+def test_other_urls_of_the_gateway_are_not_found(pair: Pair, file: Path) -> None:
+    """A URL with another token or name is not found, and leads to no file of the disk."""
     url = pair.send(url=file.as_uri())["url"]
     base, token, name = url.rsplit("/", 2)
     for wrong in (f"x{token[1:]}/{name}", f"{token}/other", f"{token}/../{name}", "etc/passwd", ""):
@@ -251,7 +253,10 @@ def test_wrong_urls(pair: Pair, file: Path) -> None:
 def test_limits_of_copies(
     sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: int, all_of_them: int
 ) -> None:
-    """An image that is too large is not copied; when all are too large, the oldest is removed."""
+    """
+    An image that is larger than MAX_COPY is not copied. If all copies together are too large, the oldest is
+    removed.
+    """
     monkeypatch.setattr(file_gateway, "MAX_COPY", one)
     monkeypatch.setattr(file_gateway, "MAX_COPIES", all_of_them)
     sender, aladin = sides[0].connect("sender", "image.*"), sides[1].connect("Aladin", "image.*")
@@ -270,7 +275,10 @@ def test_limits_of_copies(
 
 
 def test_copy_for_aladin(sides: Sides, tmp_path: Path) -> None:
-    """Aladin loads no image from an http URL of this machine: it gets a private copy, and may send its URL back."""
+    """
+    Aladin loads no image from an http URL of this machine, so it gets a private copy. It may send the URL of the
+    copy back.
+    """
     image = tmp_path / "image.fits"
     image.write_bytes(CONTENT)
     sender = sides[0].connect("sender", "image.*")

@@ -1,4 +1,4 @@
-"""Frames: whatever arrives, in whatever pieces."""
+"""Frames: any bytes, in any pieces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(st.lists(FRAMES), st.lists(st.integers(0, 10**6)), st.binary(max_size=200))
 def test_round_trip(frames: list[Frame], cuts: list[int], noise: bytes) -> None:
-    """What was written is read, however it is cut, and after any noise."""
+    """Frames that were written are read, in any pieces and after any noise."""
     noise = noise.replace(PREAMBLE, b"")
     data = noise + PREAMBLE + b"".join(encode_frame(*frame[::2], frame.stream) for frame in frames)
     reader = FrameReader()
@@ -56,7 +56,7 @@ def test_round_trip(frames: list[Frame], cuts: list[int], noise: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=2000)))
 def test_any_bytes(parts: list[bytes]) -> None:
-    """Any bytes give frames or a `FrameError`, nothing else, and the buffer stays bounded."""
+    """Any bytes result in frames or in a `FrameError`, and the buffer stays bounded."""
     reader = FrameReader()
     reader.receive_data(PREAMBLE)
     try:
@@ -70,7 +70,7 @@ def test_any_bytes(parts: list[bytes]) -> None:
 
 
 def test_length_of_4_gib() -> None:
-    """It is rejected when the head has arrived: nothing is reserved for it."""
+    """A frame that is too long is rejected when its head has arrived, so no memory is allocated for it."""
     reader = FrameReader()
     reader.receive_data(PREAMBLE + bytes([Kind.DATA]) + b"\0\0\0\1" + b"\xff\xff\xff\xff")
     with pytest.raises(FrameError, match="4294967295 bytes"):
@@ -78,7 +78,7 @@ def test_length_of_4_gib() -> None:
 
 
 def test_unknown_kinds() -> None:
-    """Those from 128 on are ignored, others are an error."""
+    """Unknown kinds from 128 on are ignored, others are an error."""
     reader = FrameReader()
     reader.receive_data(PREAMBLE + bytes([FIRST_OPTIONAL]) + bytes(8) + encode_frame(Kind.PING))
     assert read_all(reader) == [Frame(Kind.PING, 0, b"")]
@@ -88,8 +88,8 @@ def test_unknown_kinds() -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_NOISE, MAX_NOISE + 1])
-def test_noise(size: int) -> None:
-    """64 KiB may come before the preamble, not more."""
+def test_noise_before_the_preamble(size: int) -> None:
+    """At most 64 KiB may come before the preamble."""
     reader = FrameReader()
     if size <= MAX_NOISE:
         reader.receive_data(b"x" * size)
@@ -104,15 +104,15 @@ SCALARS = st.none() | st.integers() | st.text()
 
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_hello_of_anything(value: object) -> None:
-    """A HELLO is read or rejected."""
+def test_a_hello_with_any_value(value: object) -> None:
+    """It is parsed or rejected."""
     with suppress(SAMPError):
         Hello.parse(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize("bomb", [b"[" * 60_000, b'{"a":' * 10_000, b"[" + b"[]," * 5_000_000 + b"[]]", b"1" * 10_000])
 def test_json_bomb(bomb: bytes) -> None:
-    """Neither depth nor number of values takes the memory."""
+    """A text with too many levels or values is rejected before it needs much memory."""
     with pytest.raises(SAMPError):
         parse_json(bomb)
 
@@ -122,7 +122,10 @@ def hello(low: int, high: int, version: str = "1.0") -> Hello:
 
 
 def test_protocol_versions() -> None:
-    """The highest common one, or an error with both versions and the command that helps."""
+    """
+    The ends use the highest common version. If there is none, the error contains both versions and the command that
+    helps.
+    """
     assert check_protocol(hello(1, 3), hello(2, 5)) == 3
     with pytest.raises(BridgeRefusedError, match=r": 1 .*here, 2 to 3 .*there.*pip install") as caught:
         check_protocol(hello(1, 1), hello(2, 3, "9.9"))
@@ -150,7 +153,7 @@ ANY_FRAMES = st.builds(Frame, KINDS, st.integers(0, 9), PAYLOADS)
 
 
 class Handler:
-    """An engine that takes everything."""
+    """A handler that accepts everything."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
@@ -171,7 +174,7 @@ class Handler:
 @settings(deadline=None, max_examples=200)
 @given(frames=st.lists(ANY_FRAMES, max_size=20), cuts=st.lists(st.integers(0, 10**6), max_size=5))
 def test_link_gets_any_frames(frames: list[Frame], cuts: list[int]) -> None:
-    """It ends, once, with a reason; no exception but those that are meant for it."""
+    """A link that gets any frames ends once, with a reason that is not an internal error."""
     peer_hello = Hello((1, 1), "1", "hub-of-the-peer", "peer").encode()
     data = PREAMBLE + encode_frame(Kind.HELLO, peer_hello)
     data += b"".join(encode_frame(frame.kind, frame.payload, frame.stream) for frame in frames)
@@ -194,7 +197,7 @@ def test_link_gets_any_frames(frames: list[Frame], cuts: list[int]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 10 * 2**20)), max_size=50))
 def test_both_ends_keep_the_same_bodies(bodies: list[tuple[str, int]]) -> None:
-    """The sender leaves out a body only if the receiver has it; both keep 16 MiB, or one longer body."""
+    """The sender omits a body only if the receiver has it. Both keep 16 MiB of bodies, or one longer body."""
     sender, receiver = Cache(), Cache()
     for key, size in bodies:
         if sender.get(key) is None:

@@ -1,4 +1,6 @@
-"""A peer that breaks every rule: the bridge holds, and this machine tells nothing that was not offered."""
+"""
+A peer that breaks the protocol: the bridge continues or ends the link, and discloses nothing that was not offered.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ SECRET = "file:///etc/passwd"
 
 
 class Scene:
-    """A bridge whose peer the test plays, a client of the hub, and one of the peer with the id ``r1``."""
+    """A bridge whose peer the test controls, a client of the hub, and a client ``r1`` of the peer."""
 
     def __init__(self, bridge: Bridge, transport: RawTransport, client: RecordingClient) -> None:
         self.bridge, self.client = bridge, client
@@ -37,7 +39,7 @@ class Scene:
         self.local_id = client.get_public_id()
 
     def start(self) -> None:
-        """Say HELLO, add a client, and wait until it is there."""
+        """Send HELLO, announce ``r1``, and wait until the hub has it."""
         self.peer.start()
         assert self.bridge.wait_connected(TIMEOUT), self.bridge.reason
         self.peer.wait_for(Kind.CLIENT, lambda value: value["id"] == self.local_id)
@@ -47,7 +49,7 @@ class Scene:
     def send(
         self, mtype: str, *, call: str = "", sender: str = "r1", to: str = "", offers: Any = None, **params: Any
     ) -> None:
-        """Send a message as the peer does."""
+        """Send a message from the peer."""
         message = {"samp.mtype": mtype, "samp.params": params}
         body = json.dumps({"message": message, "offers": offers or {}}).encode()
         self.peer.send(Kind.BODY, body)
@@ -55,13 +57,13 @@ class Scene:
         self.peer.send(Kind.CALL if call else Kind.NOTIFY, {**envelope, "call": call} if call else envelope)
 
     def call(self, mtype: str, **options: Any) -> Any:
-        """Send a call, and return the response."""
+        """Send a call from the peer and return the response."""
         call = f"n{len(self.peer.frames)}"
         self.send(mtype, call=call, **options)
         return self.peer.wait_for(Kind.REPLY, lambda value: value["call"] == call)["response"]
 
     def error_of(self, mtype: str = "table.load.votable", **options: Any) -> str:
-        """Send a call that is rejected; return the text of the error. The client gets nothing."""
+        """Send a call that is rejected before it reaches the client; return the text of the error."""
         before = len(self.client.received)
         response = self.call(mtype, **options)
         assert response["samp.status"] == "samp.error", response
@@ -69,11 +71,11 @@ class Scene:
         return response["samp.error"]["samp.errortxt"]
 
     def assert_alive(self) -> None:
-        """The link is still there, and messages pass."""
+        """Check that the link is open and passes messages."""
         assert self.call("coord.pointAt.sky", ra="1")["samp.status"] == "samp.ok"
 
     def assert_ended(self, reason: str) -> None:
-        """The bridge has closed the link, and nothing of the peer is left."""
+        """Check that the bridge has closed the link and unregistered the clients of the peer."""
         assert self.bridge.wait(TIMEOUT)
         assert reason in self.bridge.reason
         self.client.wait_for(lambda: not any("(via" in name for name in self.client.names()))
@@ -153,7 +155,7 @@ def scene(make_scene: Callable[..., Scene]) -> Scene:
     ],
 )
 def test_url_of_this_machine_is_rejected(scene: Scene, url: str) -> None:
-    """Security rule 3: no program here is sent to a file, or to a service of this machine or its network."""
+    """Security rule 3: the peer can direct no program to a file or to a service of this machine or its network."""
     assert "URL" in scene.error_of(url=url)
     assert "URL" in scene.error_of(deep=[{"x": url}])
     scene.assert_alive()
@@ -176,16 +178,16 @@ def test_own_host_name_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
 
 def test_own_address_is_rejected(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one in the internet: the way to it from here may be open when that from outside is not."""
+    """Also an address in the internet: the service may be open to this machine and closed to others."""
     monkeypatch.setattr(policy, "is_own_host", lambda host: host in {"8.8.4.4", "127.0.0.1"})
     assert "URL" in scene.error_of(url="http://8.8.4.4:631/")
     scene.assert_alive()
 
 
-def test_echo_after_the_hub_has_restarted(
+def test_urls_of_the_peer_stay_blocked_after_a_restart_of_the_hub(
     make_hub: Callable[..., SAMPHubServer], tmp_path: Path, connect: Callable[..., RecordingClient]
 ) -> None:
-    """What a peer has mentioned first is remembered as long as the bridge runs."""
+    """The bridge remembers the URLs that the peer has mentioned first as long as it runs."""
     lockfile = str(tmp_path / "hub")
     first = make_hub(lockfile=lockfile)
     transport = RawTransport()
@@ -228,7 +230,7 @@ def test_invalid_hello(make_scene: Callable[..., Scene], hello: dict[str, Any]) 
 
 
 def test_ids_in_the_metadata_of_the_bridge(make_scene: Callable[..., Scene]) -> None:
-    """Other bridges know by them which hubs are joined: one peer cannot look like two."""
+    """Other bridges read there which hubs are joined. The id of one peer cannot look like two."""
     scene = make_scene()
     scene.peer.start(hub="one:0 two:0", session=" three:0")
     own = scene.client.find("SAMP bridge", "samp.app.ping")
@@ -238,17 +240,17 @@ def test_ids_in_the_metadata_of_the_bridge(make_scene: Callable[..., Scene]) -> 
 
 
 def test_echoed_url_is_no_offer(scene: Scene) -> None:
-    """Security rule 2: what the peer has mentioned first is not offered when a program here repeats it."""
+    """Security rule 2: a URL that the peer has mentioned first is not offered when a program here repeats it."""
     scene.error_of(url=SECRET)
     message = {"samp.mtype": "table.load.votable", "samp.params": {"url": SECRET}}
     response = scene.client.call_and_wait(scene.remote, message, "30")
     assert "has sent the URL of this file first" in response["samp.error"]["samp.errortxt"]
-    message["samp.params"]["url"] = "file://localhost//etc/../etc/passwd"  # the same in another form
+    message["samp.params"]["url"] = "file://localhost//etc/../etc/passwd"  # the same file
     assert scene.client.call_and_wait(scene.remote, message, "30")["samp.status"] == "samp.error"
 
 
 def test_url_in_the_text_of_an_error_is_no_offer(scene: Scene) -> None:
-    """It is shown to the user; but no program gets the file offered by repeating it."""
+    """The user sees the URL, but a program that repeats it does not offer the file."""
     scene.client.bind_receive_response("t", scene.client.on_response)
     scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
     call = scene.peer.wait_for(Kind.CALL)["call"]
@@ -273,7 +275,7 @@ def test_url_in_metadata_is_dropped_and_no_offer(scene: Scene) -> None:
 
 
 def test_url_in_a_response_is_rejected(scene: Scene) -> None:
-    """A program here that asks for a file must not be led to one of its own machine."""
+    """A program that requests a file of the peer must not be directed to a file of its own machine."""
     scene.client.bind_receive_response("t", scene.client.on_response)
     for result in ({"url": SECRET}, {"x": ["http://localhost:99/"]}):
         scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
@@ -291,7 +293,7 @@ def test_url_in_a_response_is_rejected(scene: Scene) -> None:
         "x" * 22, "../../../etc/passwd", SECRET, "/etc/passwd", "", "%2e%2e/etc/passwd", "http://127.0.0.1/", "\0" * 30,
     ],
 )  # fmt: skip
-def test_guessed_offers(scene: Scene, offer: str, tmp_path: Path) -> None:
+def test_guessed_offers_are_not_found(scene: Scene, offer: str, tmp_path: Path) -> None:
     """Security rule 1: OPEN names an offer, and nothing else leads to a file."""
     for method in ("GET", "HEAD"):
         stream = 2 * len(scene.peer.frames) + 1000
@@ -301,8 +303,8 @@ def test_guessed_offers(scene: Scene, offer: str, tmp_path: Path) -> None:
     scene.assert_alive()
 
 
-def test_offer_is_for_its_peer_only(scene: Scene, tmp_path: Path) -> None:
-    """The peer may read what was offered, and not by its path."""
+def test_a_peer_reads_a_file_by_its_offer_only(scene: Scene, tmp_path: Path) -> None:
+    """The peer does not get the path of the file, and cannot read the file by its path."""
     file = tmp_path / "offered.txt"
     file.write_text("offered")
     message = {"samp.mtype": "table.load.votable", "samp.params": {"url": file.as_uri()}}
@@ -317,7 +319,7 @@ def test_offer_is_for_its_peer_only(scene: Scene, tmp_path: Path) -> None:
         assert scene.peer.wait_for(Kind.HEAD)["status"] == status
 
 
-def test_foreign_offer_of_this_hub(scene: Scene) -> None:
+def test_an_offer_that_this_end_has_not_made_is_rejected(scene: Scene) -> None:
     """A reference to an offer that this end never made is rejected."""
     offer = {"hub": scene.bridge._hub.bridge_id, "offer": "x" * 22, "name": "n"}
     assert "does not offer" in scene.error_of(url="p", offers={"p": offer})
@@ -330,21 +332,21 @@ def test_foreign_offer_of_this_hub(scene: Scene) -> None:
         {"p": {"hub": "x" * 32, "offer": "x" * 10_000, "name": "n"}}, {"p": {"hub": 1, "offer": 2, "name": 3}},
     ],
 )  # fmt: skip
-def test_invalid_offers(scene: Scene, offers: Any) -> None:
+def test_invalid_offers_are_rejected(scene: Scene, offers: Any) -> None:
     assert scene.error_of(url="p", offers=offers or {"p": []})
     scene.assert_alive()
 
 
 def remote_url(scene: Scene, name: str = "x.fits") -> str:
-    """Offer a file as the peer; return the URL that the client gets."""
+    """Offer a file from the peer; return the URL that the client gets."""
     scene.send("table.load.votable", url="p", offers={"p": {"hub": HELLO["hub"], "offer": "y" * 22, "name": name}})
     scene.client.wait_received(1, "notification")
     return scene.client.received[-1].content["url"]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "x\r\ny", "<b>.html", "", "..", "ü" * 500, "a" * 5000])
-def test_names_of_files(scene: Scene, name: str) -> None:
-    """They become a part of a URL."""
+def test_the_name_of_an_offered_file_is_safe_in_a_url(scene: Scene, name: str) -> None:
+    """The name becomes a part of a URL."""
     last = remote_url(scene, name).rsplit("/", 1)[1]
     assert last
     assert last.isascii()
@@ -354,7 +356,7 @@ def test_names_of_files(scene: Scene, name: str) -> None:
 
 
 class Download:
-    """A program that reads a URL, in a thread."""
+    """A program that reads a URL in a thread."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -384,8 +386,8 @@ def open_request(scene: Scene) -> int:
     return next(frame for frame in scene.peer if frame.kind is Kind.OPEN).stream
 
 
-def test_headers_of_files(scene: Scene) -> None:
-    """Only known headers pass, and none that could end the line."""
+def test_only_known_headers_of_a_file_are_passed_on(scene: Scene) -> None:
+    """A header value that contains a line break is dropped."""
     download = Download(remote_url(scene))
     stream = open_request(scene)
     headers = [
@@ -402,7 +404,7 @@ def test_headers_of_files(scene: Scene) -> None:
 
 @pytest.mark.parametrize("data", [b"12345", b"123"])
 def test_wrong_length_of_a_file(scene: Scene, data: bytes) -> None:
-    """More or less than Content-Length says: the reader sees that it is not complete."""
+    """The reader sees that the file is incomplete if the peer sends more or less data than Content-Length says."""
     download = Download(remote_url(scene))
     stream = open_request(scene)
     scene.peer.send(Kind.HEAD, {"status": 200, "headers": [["Content-Length", "4"]]}, stream)
@@ -412,7 +414,7 @@ def test_wrong_length_of_a_file(scene: Scene, data: bytes) -> None:
     scene.assert_alive()
 
 
-def test_redirect_of_a_file(scene: Scene) -> None:
+def test_a_redirect_of_the_peer_is_an_error(scene: Scene) -> None:
     """No program is sent elsewhere."""
     download = Download(remote_url(scene))
     stream = open_request(scene)
@@ -421,17 +423,17 @@ def test_redirect_of_a_file(scene: Scene) -> None:
     assert download.wait()[0] == 502
 
 
-def test_more_of_a_file_than_credit(scene: Scene) -> None:
-    """The link ends: this end keeps no more than the window."""
+def test_a_peer_that_sends_more_of_a_file_than_its_credit(scene: Scene) -> None:
+    """The link ends, so this end stores at most one window of data."""
     download = Download(remote_url(scene))
     stream = open_request(scene)
-    flood(scene, frame(Kind.DATA, b"x" * 60_000, stream))  # before HEAD, nothing is read
+    flood(scene, frame(Kind.DATA, b"x" * 60_000, stream))  # without HEAD the download reads nothing
     scene.assert_ended("credit")
     assert download.wait()
 
 
-def test_many_opens(scene: Scene) -> None:
-    """Above 24 transfers each further one is rejected."""
+def test_too_many_transfers_are_rejected(scene: Scene) -> None:
+    """The bridge rejects each request in excess of 24 transfers."""
     for number in range(500):
         scene.peer.send(Kind.OPEN, {"offer": "x" * 22, "method": "GET", "headers": {}}, 1000 + 2 * number)
     ends = (each.stream for each in scene.peer if each.kind in (Kind.END, Kind.RESET))
@@ -445,8 +447,8 @@ def test_many_opens(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "mtype", ["samp.hub.event.shutdown", "samp.hub.disconnect", "client.env.get", "ds9.set", "script.x"]
 )
-def test_mtypes(make_scene: Callable[..., Scene], mtype: str) -> None:
-    """Security rule 4, although the client subscribes to all."""
+def test_an_mtype_that_is_not_allowed_is_rejected(make_scene: Callable[..., Scene], mtype: str) -> None:
+    """Security rule 4: even if the client subscribes to all MTypes."""
     scene = make_scene()
     scene.client.bind_receive_call("*", lambda *args: scene.client.note("call", *args[1:4:2], args[4]))
     scene.start()
@@ -462,8 +464,8 @@ def test_mtypes_that_cannot_be_allowed(make_scene: Callable[..., Scene], mtype: 
         scene.client.notify(scene.remote, {"samp.mtype": mtype, "samp.params": {}})
 
 
-def test_unknown_clients(scene: Scene) -> None:
-    """From a client that was not announced, to one that is not known, to its own proxy, to the bridge."""
+def test_unknown_senders_and_recipients_are_rejected(scene: Scene) -> None:
+    """The sender was not announced. The recipient is unknown, a client of the peer, the bridge or the hub."""
     own = scene.bridge._context.clients._own
     assert "unknown" in scene.error_of(sender="r2")
     for to in ("c99", scene.remote, own.client_id, scene.client.client.hub_id):
@@ -480,8 +482,8 @@ def test_unknown_clients(scene: Scene) -> None:
         {"samp.mtype": "table.x", "samp.params": {"x": json.loads("[" * 200 + "]" * 200)}},
     ],
 )  # fmt: skip
-def test_invalid_messages(scene: Scene, message: Any) -> None:
-    """Values are checked as those of any message (R1, R16); the caller gets an error."""
+def test_an_invalid_message_is_an_error(scene: Scene, message: Any) -> None:
+    """The bridge checks values as a hub does (R1, R16), and the caller gets an error."""
     body = json.dumps({"message": message, "offers": {}}).encode()
     scene.peer.send(Kind.BODY, body)
     envelope = {"from": "r1", "to": scene.local_id, "body": hashlib.sha256(body).hexdigest(), "call": "1"}
@@ -490,14 +492,14 @@ def test_invalid_messages(scene: Scene, message: Any) -> None:
     scene.assert_alive()
 
 
-def test_missing_body(scene: Scene) -> None:
+def test_a_call_without_its_body_is_an_error(scene: Scene) -> None:
     envelope = {"from": "r1", "to": scene.local_id, "body": "0" * 64, "call": "1"}
     scene.peer.send(Kind.CALL, envelope)
     assert "has not arrived" in str(scene.peer.wait_for(Kind.REPLY))
 
 
-def test_double_replies(scene: Scene) -> None:
-    """The first reply counts; the others, and those to calls that never were, change nothing."""
+def test_only_the_first_reply_counts(scene: Scene) -> None:
+    """Further replies, and replies to calls that do not exist, are ignored."""
     scene.client.bind_receive_response("t", scene.client.on_response)
     scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
     call = scene.peer.wait_for(Kind.CALL)["call"]
@@ -513,8 +515,8 @@ def test_double_replies(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "response", [None, {}, {"samp.status": "x"}, {"samp.status": "samp.ok", "samp.result": {"x": 1}}]
 )
-def test_invalid_responses(scene: Scene, response: Any) -> None:
-    """The caller gets an error, once."""
+def test_an_invalid_response_is_an_error(scene: Scene, response: Any) -> None:
+    """The caller gets one error."""
     scene.client.bind_receive_response("t", scene.client.on_response)
     scene.client.call(scene.remote, "t", {"samp.mtype": "table.x", "samp.params": {}})
     call = scene.peer.wait_for(Kind.CALL)["call"]
@@ -524,7 +526,7 @@ def test_invalid_responses(scene: Scene, response: Any) -> None:
 
 
 def test_body_of_a_broadcast_crosses_once(scene: Scene) -> None:
-    """It is named by its hash afterwards; so the link has no more to carry however many clients there are."""
+    """Later messages contain its hash, so the traffic does not grow with the number of clients."""
     for number in range(2, 12):
         scene.peer.send(Kind.CLIENT, client_frame(f"r{number}"))
     scene.client.find("r11 (via raw)")
@@ -534,8 +536,8 @@ def test_body_of_a_broadcast_crosses_once(scene: Scene) -> None:
     assert [each.kind for each in scene.peer.frames].count(Kind.BODY) == 1
 
 
-def test_latest_offers(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only the latest 5000 (here 3) can be read."""
+def test_the_number_of_offers_is_limited(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the latest 5000 offers (here 3) can be read."""
     monkeypatch.setattr(offers, "MAX_OFFERS", 3)
     tokens = []
     for number in range(5):
@@ -552,7 +554,7 @@ def test_latest_offers(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def any_value(dice: random.Random, depth: int = 0) -> Any:
-    """A value of JSON that is rarely what is expected."""
+    """Return a JSON value that is rarely valid."""
     kinds = [None, True, 1, 1.5, "", "x", SECRET, "r1", "\ud800", "x" * 300, "samp.ok", "table.x", "p"]
     if depth > 2 or dice.random() < 0.6:
         return dice.choice(kinds)
@@ -562,7 +564,7 @@ def any_value(dice: random.Random, depth: int = 0) -> Any:
 
 
 def damaged(dice: random.Random, value: Any) -> Any:
-    """A copy in which one part is another one."""
+    """Return a copy of which one part is replaced."""
     if not isinstance(value, dict) or not value or dice.random() < 0.2:
         return any_value(dice)
     key = dice.choice(list(value))
@@ -571,7 +573,10 @@ def damaged(dice: random.Random, value: Any) -> Any:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_messages(make_scene: Callable[..., Scene], seed: int) -> None:
-    """Whatever is in a frame, the bridge ignores it, responds with an error, or ends the link; see the fixtures."""
+    """
+    For any content of a frame, the bridge ignores it, responds with an error, or ends the link. A fixture checks
+    that it logs no exception.
+    """
     scene = make_scene()
     scene.start()
     dice = random.Random(seed)
@@ -591,7 +596,7 @@ def test_damaged_messages(make_scene: Callable[..., Scene], seed: int) -> None:
             scene.peer.send(Kind.REPLY, damaged(dice, {"call": call, "response": response, "offers": offer}))
             kind = dice.choice([Kind.CLIENT, Kind.META, Kind.SUBS, Kind.NOTIFY, Kind.CALL])
             scene.peer.send(kind, damaged(dice, {**client_frame("r1", offers=offer), **envelope}))
-    except (OSError, SAMPProxyError):  # the link is closed, and the client of the peer has gone
+    except (OSError, SAMPProxyError):  # the link is closed, and the client of the peer is unregistered
         scene.assert_ended("invalid")
     else:
         assert scene.bridge.state in (BridgeState.CONNECTED, BridgeState.FAILED)
@@ -600,8 +605,8 @@ def test_damaged_messages(make_scene: Callable[..., Scene], seed: int) -> None:
 # Limits
 
 
-def test_many_clients(scene: Scene) -> None:
-    """200 are registered, and no more however many are announced."""
+def test_the_number_of_clients_is_limited(scene: Scene) -> None:
+    """200 clients are registered, however many the peer announces."""
     for number in range(1000):
         scene.peer.send(Kind.CLIENT, client_frame(f"m{number}"))
     scene.assert_alive()
@@ -609,8 +614,8 @@ def test_many_clients(scene: Scene) -> None:
     assert sum("(via raw)" in name for name in scene.client.names()) == peer.MAX_CLIENTS
 
 
-def test_rate(scene: Scene) -> None:
-    """More than 1000 messages a second wait; none is lost."""
+def test_the_rate_of_messages_is_limited(scene: Scene) -> None:
+    """At most 1000 messages a second pass. The others wait; none is lost."""
     start = time.monotonic()
     body = json.dumps({"message": {"samp.mtype": "coord.x", "samp.params": {}}, "offers": {}}).encode()
     scene.peer.send(Kind.BODY, body)
@@ -621,7 +626,7 @@ def test_rate(scene: Scene) -> None:
     assert time.monotonic() - start > 1.4
 
 
-def test_long_metadata(scene: Scene) -> None:
+def test_metadata_that_are_too_long_end_the_link(scene: Scene) -> None:
     long = json.dumps({"id": "r1", "metadata": {"samp.name": "x", "y": "z" * 66_000}}).encode()
     scene.peer.send(Kind.DATA, long[:60_000], 2)
     scene.peer.send(Kind.DATA, long[60_000:], 2)
@@ -629,8 +634,8 @@ def test_long_metadata(scene: Scene) -> None:
     scene.assert_ended("metadata is not a map, or longer")
 
 
-def test_names_are_harmless(scene: Scene) -> None:
-    """No text of the peer moves a cursor or a line."""
+def test_texts_of_the_peer_are_safe_to_display(scene: Scene) -> None:
+    """No name or description of the peer can move the cursor or start a new line."""
     metadata = {"samp.name": "\u202ex\r\n\ty" + "z" * 500, "samp.description.text": "a\nb" * 1000}
     scene.peer.send(Kind.META, {"id": "r1", "metadata": metadata})
     name = scene.client.wait_for(
@@ -667,8 +672,8 @@ def test_names_are_harmless(scene: Scene) -> None:
         (lambda: [frame(Kind.RESET, b"x" * 100, 1)], "JSON"),
     ],
 )
-def test_broken_protocol(scene: Scene, frames: Callable[[], list[bytes]], reason: str) -> None:
-    """The link ends with the reason, at once, and everything of the peer goes."""
+def test_an_invalid_frame_ends_the_link(scene: Scene, frames: Callable[[], list[bytes]], reason: str) -> None:
+    """The link ends at once, with the reason, and the clients of the peer are unregistered."""
     try:
         for data in frames():
             scene.peer.sock.sendall(data)
@@ -693,13 +698,16 @@ def frame(kind: Kind, value: Any, stream: int = 0) -> bytes:
 
 
 def test_peer_that_sends_without_credit(scene: Scene) -> None:
-    """It may send as much as it likes: the inbound queue is bounded, because the link ends."""
+    """The link ends, so the inbound queue is bounded."""
     flood(scene, frame(Kind.GONE, {"id": "x" * 199, "more": "y" * 60_000}))
     scene.assert_ended("credit")
 
 
 def test_peer_that_does_not_read(scene: Scene) -> None:
-    """What waits for it is bounded: the hub's deliveries are not acknowledged, and the hub's own limits apply."""
+    """
+    The data that wait for the peer are bounded: the bridge does not acknowledge the hub's deliveries, so the limits
+    of the hub apply.
+    """
     text = "x" * 1_000_000
     for number in range(40):
         message = {"samp.mtype": "table.x", "samp.params": {"text": text, "n": str(number)}}
@@ -715,7 +723,7 @@ def test_peer_that_does_not_read(scene: Scene) -> None:
 
 
 def long_bodies(raw: RawPeer, count: int) -> Iterator[Any]:
-    """Read long messages, and give credit for them."""
+    """Read long messages and give credit for them."""
     data = b""
     for each in raw:
         if each.kind is Kind.DATA:
@@ -729,11 +737,11 @@ def long_bodies(raw: RawPeer, count: int) -> Iterator[Any]:
                 return
 
 
-# The beginning
+# The start of a link
 
 
-def test_no_hello(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The link ends, and the noise is shown."""
+def test_a_peer_that_sends_no_hello(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link ends, and its reason contains the noise."""
     monkeypatch.setattr(stream_link, "HELLO_TIMEOUT", 0.3)
     scene = make_scene()
     scene.peer.sock.sendall(b"bash: samp: command not found\n")
@@ -742,7 +750,7 @@ def test_no_hello(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPa
 
 
 def test_silent_peer(make_scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is pinged, and the link ends when it does not respond."""
+    """The bridge pings a silent peer, and ends the link if the peer does not respond."""
     monkeypatch.setattr(stream_link, "PING_INTERVAL", 0.1)
     monkeypatch.setattr(stream_link, "SILENCE_TIMEOUT", 1.0)
     scene = make_scene()
@@ -751,8 +759,8 @@ def test_silent_peer(make_scene: Callable[..., Scene], monkeypatch: pytest.Monke
     scene.assert_ended("silent")
 
 
-def test_protocol_version(make_scene: Callable[..., Scene]) -> None:
-    """Both ends get the text, and the exit status 3."""
+def test_a_peer_of_another_protocol_version(make_scene: Callable[..., Scene]) -> None:
+    """Both ends get the reason and the exit status 3."""
     scene = make_scene()
     scene.peer.start(protocol=[2, 3], version="9.9")
     bye = scene.peer.wait_for(Kind.BYE)
@@ -763,13 +771,16 @@ def test_protocol_version(make_scene: Callable[..., Scene]) -> None:
 
 
 def test_bye_before_hello(make_scene: Callable[..., Scene]) -> None:
-    """A peer that cannot bridge says why; its reason is shown, harmless, and its exit status is ours."""
+    """
+    A peer that cannot bridge sends its reason, which is shown without control characters. Its exit status becomes
+    that of the command.
+    """
     scene = make_scene()
     scene.peer.sock.sendall(PREAMBLE + frame(Kind.BYE, {"reason": "no \x1b[31mhub", "status": 7}))
     assert scene.bridge.wait(TIMEOUT)
     assert (scene.bridge.reason, scene.bridge.exit_status) == ("no ?[31mhub", 7)
 
 
-def test_reason_is_harmless(scene: Scene) -> None:
+def test_the_reason_of_the_peer_is_safe_to_display(scene: Scene) -> None:
     scene.peer.send(Kind.BYE, {"reason": "gone \x1b[31m\nfar", "status": "x"})
     scene.assert_ended("gone ?[31m far")

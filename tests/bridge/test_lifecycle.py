@@ -1,4 +1,4 @@
-"""The end of links and bridges, however it comes: nothing is left."""
+"""The end of links and bridges: threads, descriptors and clients are released."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUNDS = 50
 
 
 def break_link(bridge: Bridge) -> None:
-    """Break the connection of a bridge's link, as the end of ssh would."""
+    """Break the connection of a bridge's link, as the end of ssh does."""
     bridge.transport.link._stream.interrupt()  # type: ignore[attr-defined]
 
 
@@ -43,15 +43,18 @@ def start_download(url: str) -> tuple[http.client.HTTPConnection, http.client.HT
 
 @pytest.mark.timeout(180)
 def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """50 times a link breaks during a call and a download: errors within 2 s at both ends, and nothing is left."""
-    # The monitors of the two clients keep a connection each: from the first rounds on, not from the first second on
+    """
+    A link breaks 50 times during a call and a download. Both ends get errors within 2 s, and no thread or
+    descriptor is leaked.
+    """
+    # The monitor of each client keeps a connection. It must open it in the first round, not after the first second
     monkeypatch.setattr(hub_monitor, "FIRST_PING", 0.0)
     path = tmp_path / "large.fits"
     with path.open("wb") as file:
         file.truncate(2**30)
     sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
-    asked = threading.Event()
-    recipient.bind_receive_call("table.x", lambda key, sender, msg_id, mtype, params, extra: asked.set())
+    called = threading.Event()
+    recipient.bind_receive_call("table.x", lambda key, sender, msg_id, mtype, params, extra: called.set())
     sender.bind_receive_response("tag", sender.on_response)
     times: list[float] = []
     threads: list[int] = []
@@ -61,12 +64,12 @@ def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.
         recipient.find("sender (via A)")
         recipient.received.clear()
         sender.received.clear()
-        asked.clear()
+        called.clear()
         message = {"samp.mtype": "table.load.fits", "samp.params": {"url": path.as_uri()}}
         sender.call_and_wait(there, message, "30")
         connection, response = start_download(recipient.received[-1].content["url"])
         sender.call(there, "tag", {"samp.mtype": "table.x", "samp.params": {}})
-        assert asked.wait(TIMEOUT)
+        assert called.wait(TIMEOUT)
 
         start = time.monotonic()
         break_link(sides[number % 2].bridge)
@@ -89,7 +92,7 @@ def test_no_leaks(sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.
         for side in sides:
             assert side.bridge.wait_connected(TIMEOUT)
     assert statistics.median(times) < 2
-    # worker threads of clients come and go; a leak would be one or more in each round
+    # the number of worker threads varies; a leak would add one or more in each round
     assert max(threads[-10:]) <= max(threads[5:15]) + 3, threads
     assert max(descriptors[-10:]) <= max(descriptors[5:15]) + 3, descriptors
 
@@ -117,7 +120,7 @@ def test_exit_without_stop(
     tmp_path: Path,
     python_environment: dict[str, str],
 ) -> None:
-    """A program that ends unregisters its bridges."""
+    """The bridges of a program unregister when it ends."""
     hubs = make_hubs(2)
     client, other = connect(hubs[0], "client"), connect(hubs[1], "other")
     text = f"""
@@ -127,7 +130,7 @@ input()
     with Program(["-c", text], python_environment) as program:
         client.find("other (via B)")
         other.find("client (via A)")
-        program.tell("")
+        program.write_line("")
         assert program.wait() == 0
         assert program.output == "started"
     client.wait_for(lambda: client.names() == {})
@@ -141,7 +144,7 @@ def test_fork(
     tmp_path: Path,
     python_environment: dict[str, str],
 ) -> None:
-    """The child of a fork ends, and the parent's bridge goes on."""
+    """The child of a fork ends, and the bridge of the parent continues."""
     hubs = make_hubs(2)
     client, other = connect(hubs[0], "client"), connect(hubs[1], "other")
     text = f"""
@@ -159,18 +162,18 @@ input()
 """
     with Program(["-c", text], python_environment) as program:
         there = client.find("other (via B)")
-        program.tell("")
+        program.write_line("")
         program.wait_for("child: 0")
         message = {"samp.mtype": "table.x", "samp.params": {}}
         assert client.call_and_wait(there, message, "30")["samp.status"] == "samp.ok"
-        program.tell("")
+        program.write_line("")
         assert program.wait() == 0
     client.wait_for(lambda: client.names() == {})
     other.wait_for(lambda: other.names() == {})
 
 
-def test_no_hub(tmp_path: Path) -> None:
-    """It says so, and nothing is left; the same bridge can be started later."""
+def test_a_bridge_without_a_hub_does_not_start(tmp_path: Path) -> None:
+    """Nothing is left, and the same bridge can be started later."""
     bridge = Bridge(tmp_path / "none", LocalPair(("A", "B")).ends[0])
     for _ in range(2):
         with pytest.raises(SAMPHubError, match="No SAMP hub is running"):
@@ -179,13 +182,13 @@ def test_no_hub(tmp_path: Path) -> None:
     assert bridge.state is BridgeState.STOPPED
 
 
-def test_no_transport() -> None:
+def test_a_bridge_needs_a_transport() -> None:
     with pytest.raises(SAMPClientError, match="transport"):
         Bridge()
 
 
 def test_hub_disconnects_the_bridge(sides: tuple[Side, Side]) -> None:
-    """The user can end a bridge at either hub: it fails with the reason, and does not come back."""
+    """A user can end a bridge at either hub. The bridge fails with the reason, and does not connect again."""
     client = sides[0].connect("client")
     own = client.find("SAMP bridge", "samp.app.ping")
     broker = sides[0].hub._running.broker  # type: ignore[union-attr]
@@ -197,7 +200,7 @@ def test_hub_disconnects_the_bridge(sides: tuple[Side, Side]) -> None:
 
 
 def test_bridge_responds_to_pings(sides: tuple[Side, Side]) -> None:
-    """A client should (R28), a bridge and its clients, too."""
+    """R28: a bridge and its proxies respond to pings, as a client should."""
     client, other = sides[0].connect("client"), sides[1].connect("other")
     other.find("client (via A)")
     for name in ("SAMP bridge to B", "other (via B)"):
@@ -207,7 +210,7 @@ def test_bridge_responds_to_pings(sides: tuple[Side, Side]) -> None:
 
 
 def test_host_name_is_not_looked_up(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for URLs nor for the label (R37)."""
+    """R37: neither for a URL nor for the label."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: pytest.fail("a look-up"))
     client, other = sides[0].connect("client"), sides[1].connect("other")
     there = client.find("other (via B)")

@@ -1,4 +1,4 @@
-"""Messages between two hubs, in every way of sending (R18), and the clients that are shown."""
+"""Messages between two hubs, with every operation that sends (R18), and the clients of the other hub."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def three_and_three(sides: Sides, labels: tuple[str, str]) -> tuple[list[Recordi
     return here, there
 
 
-def test_every_way_of_sending(sides: Sides) -> None:
-    """3 + 3 clients: each message arrives exactly once, and each call gets one response (R18, R20)."""
-    check_every_way_of_sending(sides, ("A", "B"))
+def test_every_operation_that_sends(sides: Sides) -> None:
+    """Of 3 + 3 clients each receives each message exactly once, and each call gets one response (R18, R20)."""
+    check_every_operation_that_sends(sides, ("A", "B"))
 
 
-def check_every_way_of_sending(sides: Sides, labels: tuple[str, str], *, ordered: bool = True) -> None:
-    """Send in every way from a client at either hub. JSAMP's hub does not keep the order, also without a bridge."""
+def check_every_operation_that_sends(sides: Sides, labels: tuple[str, str], *, ordered: bool = True) -> None:
+    """Use every operation from a client at either hub. JSAMP's hub does not keep the order, even without a bridge."""
     here, there = three_and_three(sides, labels)
     for sender, others, label in ((here[0], there, labels[1]), (there[0], here, labels[0])):
-        everybody = [client for client in here + there if client is not sender]
+        recipients = [client for client in here + there if client is not sender]
         ids = {name: client_id for name, client_id in sender.names().items() if f"(via {label})" in name}
         assert len(ids) == 3
 
@@ -59,15 +59,15 @@ def check_every_way_of_sending(sides: Sides, labels: tuple[str, str], *, ordered
         responses = sender.wait_received(5 + 3, "response")
         assert sorted(each.name for each in responses) == ["all"] * 5 + ["one"] * 3
         assert {each.sender for each in responses if each.name == "one"} == set(ids.values())
-        for client in everybody:
+        for client in recipients:
             expected = ["1", "2"] + (["3", "4", "5"] if client in others else [])
             client.wait_for(lambda client=client, expected=expected: len(client.received) >= len(expected))
-        # in the end, a call of each client to each other: what came twice would have arrived before
-        for client in everybody:
+        # finally each client calls each other client: a second copy of a message would have arrived before
+        for client in recipients:
             for client_id in client.names().values():
                 if client_id in client.get_subscribed_clients("table.load.votable"):
                     client.call_and_wait(client_id, message("table.load.votable", end="1"), "30")
-        for client in everybody:
+        for client in recipients:
             arrived = [each for each in client.received if "n" in each.content]
             expected = ["1", "2"] + (["3", "4", "5"] if client in others else [])
             if not ordered:
@@ -81,7 +81,7 @@ def check_every_way_of_sending(sides: Sides, labels: tuple[str, str], *, ordered
 
 
 def test_order_of_long_and_short_messages(sides: Sides) -> None:
-    """A message of megabytes is not overtaken by the next one (R24)."""
+    """The next message does not overtake a message of several megabytes (R24)."""
     sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
     there = sender.find("recipient (via B)")
     rows = [str(row) for row in range(300_000)]
@@ -93,8 +93,8 @@ def test_order_of_long_and_short_messages(sides: Sides) -> None:
     assert received[0].content["row-list"] == rows
 
 
-def test_metadata_and_marks(sides: Sides) -> None:
-    """A proxy has the name with the origin, the metadata, and the marks of a bridge."""
+def test_metadata_of_a_proxy(sides: Sides) -> None:
+    """A proxy has the name with the origin, the metadata, and the keys that mark a proxy."""
     client = sides[0].connect("TOPCAT", **{"author.name": "somebody", "samp.description.html": "<script>"})
     other = sides[1].connect("other")
     there = other.find("TOPCAT (via A)")
@@ -108,8 +108,8 @@ def test_metadata_and_marks(sides: Sides) -> None:
     assert [each.name for each in sides[1].bridge.clients] == ["another name"]
 
 
-def test_urls_in_metadata_and_annotations(sides: Sides, tmp_path: Any) -> None:
-    """Those of this machine become offers in both."""
+def test_urls_in_metadata_and_annotations_become_offers(sides: Sides, tmp_path: Any) -> None:
+    """URLs of this machine become offers in both."""
     client = sides[0].connect("client", **{"samp.icon.url": "http://127.0.0.1:1/icon.png"})
     client.declare_subscriptions({"table.x": {"help": (tmp_path / "help.html").as_uri()}})
     other = sides[1].connect("other")
@@ -121,15 +121,15 @@ def test_urls_in_metadata_and_annotations(sides: Sides, tmp_path: Any) -> None:
     assert all(url.startswith(sides[1].bridge._hub.url) for url in (icon, help_url))
 
 
-def test_long_metadata_stay_here(sides: Sides) -> None:
-    """The client is there all the same, with its name."""
+def test_metadata_that_are_too_long_are_not_passed_on(sides: Sides) -> None:
+    """The proxy then has only the name of the client."""
     sides[0].connect("client", **{"author.name": "x" * 70_000})
     other = sides[1].connect("other")
     assert "author.name" not in other.get_metadata(other.find("client (via A)"))
 
 
 def test_subscriptions_are_restricted(sides: Sides) -> None:
-    """A proxy subscribes to harmless MTypes only, and never to the events of the hub."""
+    """A proxy subscribes only to harmless MTypes, and never to the events of the hub."""
     sides[0].connect("everything", "*")
     other = sides[1].connect("other")
     there = other.find("everything (via A)")
@@ -146,7 +146,10 @@ def test_allowed_mtypes(
     join: Callable[..., tuple[Bridge, Bridge]],
     connect: Callable[..., RecordingClient],
 ) -> None:
-    """``allow_out`` at one end and ``allow_in`` at the other let an MType pass; one of them does not."""
+    """
+    An MType passes if it is in ``allow_out`` at one end and in ``allow_in`` at the other; one of them is not
+    enough.
+    """
     hubs = make_hubs(2)
     join(*hubs, (Policy(allow_out=["ds9.*", "x.only-out"]), Policy(allow_in=["ds9.*", "client.env.get"])))
     sender = connect(hubs[0], "sender")
@@ -158,8 +161,8 @@ def test_allowed_mtypes(
     assert [each.name for each in recipient.received] == ["ds9.get"]
 
 
-def test_client_goes(sides: Sides) -> None:
-    """A client that unregisters is gone at the other hub, too."""
+def test_the_proxy_of_an_unregistered_client_is_removed(sides: Sides) -> None:
+    """A client that unregisters is removed at the other hub, too."""
     client, other = sides[0].connect("client"), sides[1].connect("other")
     other.find("client (via A)")
     client.disconnect()
@@ -167,8 +170,8 @@ def test_client_goes(sides: Sides) -> None:
     assert "client" not in [each.name for each in sides[1].bridge.clients]
 
 
-def test_message_of_a_client_that_leaves_at_once(sides: Sides) -> None:
-    """A command such as ``samp notify`` registers, sends and unregisters in a few milliseconds."""
+def test_a_message_of_a_client_that_unregisters_at_once_arrives(sides: Sides) -> None:
+    """A command such as ``samp notify`` registers, sends and unregisters within a few milliseconds."""
     recipient = sides[1].connect("recipient")
     watcher = sides[0].connect("watcher")
     there = watcher.find("recipient (via B)")
@@ -180,29 +183,29 @@ def test_message_of_a_client_that_leaves_at_once(sides: Sides) -> None:
     assert sorted(each.content["n"] for each in received) == [str(number) for number in range(10)]
 
 
-def begin_call(sides: Sides) -> tuple[RecordingClient, RecordingClient]:
+def start_call(sides: Sides) -> tuple[RecordingClient, RecordingClient]:
     """Return the sender and the recipient of a call that has arrived and gets no response."""
-    asked = threading.Event()
+    called = threading.Event()
     sender, recipient = sides[0].connect("sender"), sides[1].connect("recipient")
-    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: asked.set())
+    recipient.bind_receive_call("table.load.votable", lambda key, sender, msg_id, mtype, params, extra: called.set())
     there = sender.find("recipient (via B)")
     sender.bind_receive_response("tag", sender.on_response)
     sender.call(there, "tag", message("table.load.votable", url="http://example.org/"))
-    assert asked.wait(TIMEOUT)
+    assert called.wait(TIMEOUT)
     return sender, recipient
 
 
-def test_recipient_goes_during_a_call(sides: Sides) -> None:
-    """The caller gets an error as response (R23)."""
-    sender, recipient = begin_call(sides)
+def test_a_recipient_that_unregisters_during_a_call(sides: Sides) -> None:
+    """The caller gets an error (R23)."""
+    sender, recipient = start_call(sides)
     recipient.disconnect()
     (response,) = sender.wait_received(1, "response")
     assert response.content["samp.status"] == "samp.error"
 
 
-def test_link_is_lost(sides: Sides) -> None:
-    """Open calls get an error, the proxies go, and the bridge on the other side waits for this one to come back."""
-    sender, recipient = begin_call(sides)
+def test_a_lost_link_ends_calls_and_proxies(sides: Sides) -> None:
+    """Pending calls get an error, the proxies are removed, and the other bridge waits until this one connects again."""
+    sender, recipient = start_call(sides)
     sides[1].bridge.stop()
     (response,) = sender.wait_received(1, "response")
     assert response.content["samp.error"]["samp.errortxt"] == "the bridge to B was lost"
@@ -214,10 +217,10 @@ def test_link_is_lost(sides: Sides) -> None:
     assert recipient.call_and_wait(there, message(), "30")["samp.status"] == "samp.ok"
 
 
-def test_hub_restarts(
+def test_a_bridge_connects_to_the_next_hub(
     tmp_path: Any, make_hub: Callable[..., SAMPHubServer], join: Any, connect: Callable[..., RecordingClient]
 ) -> None:
-    """When a hub ends, its clients go at the other hub; with the next hub everything is there again."""
+    """When a hub ends, its clients are removed at the other hub. When the next hub runs, the bridge connects again."""
     hub = make_hub()
     first = make_hub(lockfile=str(tmp_path / "first"))
     second = make_hub(lockfile=str(tmp_path / "second"))
@@ -235,21 +238,21 @@ def test_hub_restarts(
 
 
 def test_hub_disconnects_a_proxy(sides: Sides) -> None:
-    """The user may remove a proxy; the bridge goes on."""
+    """A user may remove a proxy; the bridge continues."""
     sides[0].connect("client"), sides[0].connect("client 2")
     other = sides[1].connect("other")
     there = other.find("client (via A)")
     other.find("client 2 (via A)")
-    gone = threading.Event()
-    sides[1].bridge.on_client = lambda client, is_present: is_present or gone.set()
+    removed = threading.Event()
+    sides[1].bridge.on_client = lambda client, is_present: is_present or removed.set()
     broker = sides[1].hub._running.broker
     broker.disconnect(broker.client(there), "the user has done this")
-    assert gone.wait(TIMEOUT)
+    assert removed.wait(TIMEOUT)
     assert [each.name for each in sides[1].bridge.clients] == ["client 2"]
 
 
-def test_same_hub_is_refused(hub: SAMPHubServer) -> None:
-    """Both ends at one hub: refused, with the reason."""
+def test_a_bridge_from_a_hub_to_itself_is_rejected(hub: SAMPHubServer) -> None:
+    """Both ends fail with the reason."""
     pair = LocalPair(("A", "B"))
     bridges = [Bridge(None, end) for end in pair.ends]
     for bridge in bridges:
@@ -261,12 +264,12 @@ def test_same_hub_is_refused(hub: SAMPHubServer) -> None:
         bridge.stop()
 
 
-def test_second_bridge_is_refused(sides: Sides) -> None:
-    """A second bridge between the same hubs ends with the reason, and the first one stays."""
+def test_a_second_bridge_between_two_hubs_is_rejected(sides: Sides) -> None:
+    """It ends with the reason, and the first bridge continues."""
     client = sides[0].connect("client")
     other = sides[1].connect("other")
     other.find("client (via A)")
-    for side in sides:  # its metadata say then which hubs it joins
+    for side in sides:  # from then on its metadata contain the hubs that it joins
         assert side.bridge.wait_connected(TIMEOUT)
     pair = LocalPair(("A", "B"))
     second = [Bridge(side.hub, end) for side, end in zip(sides, pair.ends, strict=True)]
@@ -279,7 +282,7 @@ def test_second_bridge_is_refused(sides: Sides) -> None:
     assert sorted(client.names()) == ["SAMP bridge to B", "other (via B)"]
 
 
-def test_two_bridges_at_the_same_moment(make_hubs: Callable[..., list[SAMPHubServer]]) -> None:
+def test_one_of_two_bridges_that_start_at_the_same_time_stays(make_hubs: Callable[..., list[SAMPHubServer]]) -> None:
     """One of them stays."""
     hubs = make_hubs(2)
     pairs = [LocalPair(("A", "B")), LocalPair(("A", "B"))]
@@ -290,7 +293,7 @@ def test_two_bridges_at_the_same_moment(make_hubs: Callable[..., list[SAMPHubSer
     for thread in threads:
         thread.join(TIMEOUT)
     stayed = [all(bridge.wait_connected(TIMEOUT) for bridge in two) for two in bridges]
-    # either may have been connected for a moment before it found the other one
+    # either bridge may be connected for a moment before it finds the other one
     for two, has_stayed in zip(bridges, stayed, strict=True):
         if not has_stayed:
             assert all(bridge.wait(TIMEOUT) for bridge in two)
@@ -304,7 +307,7 @@ def test_two_bridges_at_the_same_moment(make_hubs: Callable[..., list[SAMPHubSer
 
 
 def one_ends(pairs: list[list[Bridge]]) -> bool:
-    """Wait until both bridges of one of the pairs have ended."""
+    """Wait until both ends of one of the bridges have ended."""
     ended = threading.Semaphore(0)
     threads = [threading.Thread(target=lambda b=each: b.wait() and ended.release()) for two in pairs for each in two]
     for thread in threads:
@@ -312,10 +315,10 @@ def one_ends(pairs: list[list[Bridge]]) -> bool:
     return all([ended.acquire(timeout=TIMEOUT), ended.acquire(timeout=TIMEOUT)])
 
 
-def test_triangle(
+def test_three_hubs_that_are_joined_in_a_triangle(
     make_hubs: Callable[..., list[SAMPHubServer]], join: Any, connect: Callable[..., RecordingClient]
 ) -> None:
-    """Three hubs, each joined to each: every client is seen once, and a broadcast reaches each once."""
+    """Every client has one proxy at each other hub, and a broadcast reaches each client once."""
     hubs = make_hubs(3)
     join(hubs[0], hubs[1], labels=("0", "1"))
     join(hubs[1], hubs[2], labels=("1", "2"))
@@ -329,7 +332,7 @@ def test_triangle(
     clients[0].notify_all(message())
     for client in clients[1:]:
         client.wait_received(1, "notification")
-    for client in clients[1:]:  # a call is answered after everything that was sent before
+    for client in clients[1:]:  # the response to a call comes after everything that was sent before
         client.call_and_wait(client.find("client0 (via 0)"), message(), "30")
         clients[0].call_and_wait(
             clients[0].find(f"{client.client_arguments['name']} (via {clients.index(client)})"), message(), "30"

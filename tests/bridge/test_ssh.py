@@ -1,4 +1,4 @@
-"""The transport through ssh, with a program in place of ssh that runs the command on this machine."""
+"""The transport through ssh. A program that runs the command on this machine takes the place of ssh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS = Hello((1, 1), "1.0", "0" * 32, "here")
 
 
 class Handler:
-    """What the engine is at this end: a record."""
+    """A handler that records what it receives."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -42,17 +42,17 @@ class Handler:
         done()
 
     def serve(self, offer: str, method: str, headers: dict[str, str], upload: Upload) -> None:
-        raise AssertionError("the other end asks for no file")
+        raise AssertionError("the other end requests no file")
 
     def on_writable(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no message waits."""
 
     def on_closed(self, reason: str) -> None:
         self.closed.put(reason)
 
 
 class Ends:
-    """Transports of a test, and what they report."""
+    """The transports of a test, and the links and states that they report."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.arguments = directory / "arguments"
@@ -63,7 +63,7 @@ class Ends:
 
     def start(self, behaviour: str = "", *, program: str = "", **options: Any) -> SSHTransport:
         words = [sys.executable, str(Path(__file__).with_name("ssh_end.py")), behaviour, str(self.arguments)]
-        program = program or f"exec {shlex.join(words)}"  # so that it is killed with ssh
+        program = program or f"exec {shlex.join(words)}"  # `exec`, so that it is killed with ssh
         transport = SSHTransport("someone@there", program=program, on_line=self.lines.append, **options)
         self._stack.callback(transport.stop)
 
@@ -76,14 +76,14 @@ class Ends:
         return transport
 
     def quick_program(self) -> str:
-        """Return a command that only says HELLO, without Python, which takes a second to start."""
+        """Return a command that only sends HELLO. It does not use Python, which takes a second to start."""
         greeting = self.arguments.with_name("greeting")
         hello = Hello((1, 1), "1.0", "1" * 32, "there").encode()
         greeting.write_bytes(PREAMBLE + encode_frame(Kind.HELLO, hello))
         return f"exec sh -c 'cat {greeting}; exec cat 3>&1 >/dev/null'"
 
     def wait_for(self, state: LinkState) -> tuple[str, int]:
-        """Return the text and the status that come with a state."""
+        """Wait for a state; return its text and its status."""
         while True:
             found, text, status = self.states.get(timeout=20)
             if found is state:
@@ -92,7 +92,7 @@ class Ends:
 
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    """Put another ``ssh`` into the PATH, which notes its arguments and runs the command."""
+    """Put another ``ssh`` into the PATH. It writes its arguments to a file and runs the command."""
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     program.write_text(
@@ -111,7 +111,7 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
 
 
 def test_arguments_of_ssh() -> None:
-    """As documented: nothing is forwarded, a dead connection is noticed, and the command is one argument."""
+    """ssh forwards nothing, detects a dead connection, and gets the command as one argument."""
     assert make_ssh_command("me@there", ["Port=2222"], "samp bridge --stdio") == [
         "ssh", "-T", "-a", "-x", "-o", "ClearAllForwardings=yes", "-o", "ServerAliveInterval=15", "-o",
         "ServerAliveCountMax=3", "-o", "Port=2222", "--", "me@there", "samp bridge --stdio",
@@ -125,7 +125,7 @@ def test_a_host_that_is_an_option_is_rejected(host: str) -> None:
 
 
 def test_arguments_reach_the_other_end_unchanged(ends: Ends) -> None:
-    """The shell there reads no argument of ours."""
+    """The shell of the other machine does not interpret the arguments."""
     arguments = ["--remote-hub", "a b'c\"d", "$(touch x)", ";", "*", "-"]
     ends.start(arguments=arguments)
     ends.links.get(timeout=20)
@@ -137,7 +137,10 @@ def test_arguments_reach_the_other_end_unchanged(ends: Ends) -> None:
 
 
 def test_messages_and_lines(ends: Ends) -> None:
-    """A message goes there and back; standard error is passed on, and what is printed there is no frame."""
+    """
+    Messages pass in both directions. Standard error of the other end is reported; its output does not become a
+    frame.
+    """
     ends.start()
     handler = ends.links.get(timeout=20)
     assert (handler.link.label, handler.link.peer.label) == ("someone@there", "there")
@@ -148,11 +151,11 @@ def test_messages_and_lines(ends: Ends) -> None:
 
 
 def count_bytes(download: Download) -> int:
-    """Read a file to its end."""
+    """Read a file to its end; return its length."""
     return sum(iter(lambda: len(download.read()), 0))
 
 
-def test_file(ends: Ends) -> None:
+def test_a_file_is_read_through_ssh(ends: Ends) -> None:
     ends.start()
     download = ends.links.get(timeout=20).link.fetch("an offer", "GET", {})
     assert download.headers == [("Content-Length", "100000000")]
@@ -161,21 +164,21 @@ def test_file(ends: Ends) -> None:
 
 
 def test_noise_before_the_link(ends: Ends) -> None:
-    """What a .bashrc prints is skipped."""
+    """The output of a .bashrc is skipped."""
     ends.start("noise")
     handler = ends.links.get(timeout=20)
     handler.link.send(Kind.NOTIFY, b"{}")
     assert handler.received.get(timeout=20) == b"{}"
 
 
-def test_too_much_noise(ends: Ends) -> None:
+def test_too_much_noise_is_an_error(ends: Ends) -> None:
     ends.start("much noise")
     text, status = ends.wait_for(LinkState.FAILED)
     assert "not a bridge" in text
     assert status == 1
 
 
-def test_noise_and_nothing_else_is_shown(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_hello_contains_the_noise(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_link, "HELLO_TIMEOUT", 0.2)
     monkeypatch.setattr(ssh, "CLOSE_TIMEOUT", 0.2)
     ends.start("silent")
@@ -184,7 +187,7 @@ def test_noise_and_nothing_else_is_shown(ends: Ends, monkeypatch: pytest.MonkeyP
     assert status == 1
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_noise_and_nothing_else_is_shown(ends: Ends, monkeypatch: pytest.MonkeyP
         ("kill -9 $$;", ["status -9"]),
     ],
 )
-def test_why_there_is_no_link(ends: Ends, program: str, words: list[str]) -> None:
+def test_the_error_without_a_link_says_what_to_do(ends: Ends, program: str, words: list[str]) -> None:
     """Each text names what to do."""
     ends.start(program=program)
     text, status = ends.wait_for(LinkState.FAILED)
@@ -208,14 +211,14 @@ def test_why_there_is_no_link(ends: Ends, program: str, words: list[str]) -> Non
     assert status == 1
 
 
-def test_there_is_no_ssh(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ssh_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     ends.start()
     assert ends.wait_for(LinkState.FAILED) == ("'ssh' cannot be started: No such file or directory", 1)
 
 
-def test_no_hub_there(ends: Ends) -> None:
-    """The text has the command to run."""
+def test_a_missing_hub_at_the_other_end_is_an_error(ends: Ends) -> None:
+    """The text contains the command that starts a hub there."""
     ends.start("no hub", options=["Port=2222"])
     text, status = ends.wait_for(LinkState.FAILED)
     assert text.startswith("On someone@there: No SAMP hub is running.")
@@ -224,8 +227,11 @@ def test_no_hub_there(ends: Ends) -> None:
     assert status == 3
 
 
-def test_another_version_there(ends: Ends) -> None:
-    """Status 3, both versions, and the command to run, whichever end finds out first."""
+def test_another_version_at_the_other_end_is_an_error(ends: Ends) -> None:
+    """
+    The text contains both versions and the command that helps, whichever end detects the difference; the status is
+    3.
+    """
     ends.start("version")
     text, status = ends.wait_for(LinkState.FAILED)
     assert status == 3
@@ -233,7 +239,7 @@ def test_another_version_there(ends: Ends) -> None:
         assert word in text
 
 
-# Loss and end
+# Lost links, and the end
 
 
 def kill(transport: SSHTransport) -> None:
@@ -242,8 +248,8 @@ def kill(transport: SSHTransport) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_killed_ssh(ends: Ends) -> None:
-    """A download breaks off and the engine is told, at once; then there is a new link."""
+def test_a_killed_ssh_is_started_again(ends: Ends) -> None:
+    """A download breaks off and the handler is notified at once. Then the transport opens a new link."""
     transport = ends.start()
     handler = ends.links.get(timeout=20)
     download = handler.link.fetch("an offer", "GET", {})
@@ -262,7 +268,7 @@ def test_killed_ssh(ends: Ends) -> None:
 
 
 def test_other_end_ends_with_ssh(ends: Ends) -> None:
-    """The end of the input is its end, too."""
+    """The program at the other end ends when its input ends."""
     transport = ends.start(reconnect=False)
     ends.links.get(timeout=20)
     (line,) = ends.arguments.read_text().splitlines()
@@ -271,7 +277,7 @@ def test_other_end_ends_with_ssh(ends: Ends) -> None:
         os.kill(json.loads(line)[0], 0)
 
 
-def test_no_reconnect(ends: Ends) -> None:
+def test_a_lost_link_without_reconnect_is_an_error(ends: Ends) -> None:
     transport = ends.start(reconnect=False)
     ends.links.get(timeout=20)
     kill(transport)
@@ -280,8 +286,8 @@ def test_no_reconnect(ends: Ends) -> None:
     assert status == 1
 
 
-def test_back_off(ends: Ends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The delay doubles up to its limit, and starts anew after a success."""
+def test_the_delay_between_attempts_doubles(ends: Ends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has a limit, and starts again from the smallest value after a success."""
     monkeypatch.setattr(ssh, "MIN_DELAY", 1.0)
     waited: list[float] = []
     monkeypatch.setattr(threading.Event, "wait", note_long_waits(waited))
@@ -302,7 +308,10 @@ def test_back_off(ends: Ends, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def note_long_waits(waited: list[float]) -> Callable[..., bool]:
-    """Return a method for `threading.Event` that does not wait for a time of a second or more, but notes it."""
+    """
+    Return a method for `threading.Event` that records each wait of the transport of a second or more, and shortens
+    it.
+    """
     original = threading.Event.wait
 
     def wait(self: threading.Event, timeout: float | None = None) -> bool:
@@ -314,8 +323,8 @@ def note_long_waits(waited: list[float]) -> Callable[..., bool]:
     return wait
 
 
-def test_hub_there_is_gone_for_a_while(ends: Ends, tmp_path: Path) -> None:
-    """After a success, a missing hub is waited for."""
+def test_the_transport_waits_for_a_hub_that_restarts(ends: Ends, tmp_path: Path) -> None:
+    """After a first success a missing hub is no longer an error."""
     flag = tmp_path / "no-hub"
     end = shlex.join([sys.executable, str(Path(__file__).with_name("ssh_end.py"))])
     there = f'test -e {flag} && set -- "no hub" || set -- ""; exec {end} "$1" {ends.arguments}'
@@ -331,7 +340,7 @@ def test_hub_there_is_gone_for_a_while(ends: Ends, tmp_path: Path) -> None:
 
 
 def test_stop_while_ssh_connects(ends: Ends) -> None:
-    """A password prompt, or a network that does not respond, does not keep the command from ending."""
+    """`stop` ends ssh also during a password prompt or while the network does not respond."""
     transport = ends.start(program="exec sleep 1000; ")
     ends.wait_for(LinkState.CONNECTING)
     started = time.monotonic()
@@ -340,7 +349,7 @@ def test_stop_while_ssh_connects(ends: Ends) -> None:
     assert transport.pid is None
 
 
-def test_stop_tells_the_other_end_and_is_quick(ends: Ends) -> None:
+def test_stop_is_quick_and_sends_its_reason_to_the_other_end(ends: Ends) -> None:
     transport = ends.start()
     handler = ends.links.get(timeout=20)
     transport.stop("the user has ended it")
@@ -350,8 +359,8 @@ def test_stop_tells_the_other_end_and_is_quick(ends: Ends) -> None:
     transport.stop()
 
 
-def test_fifty_rounds_leave_nothing(ends: Ends) -> None:
-    """Threads and descriptors stay as many as they were; the fixture of all tests looks at them at the end, too."""
+def test_fifty_lost_links_leak_nothing(ends: Ends) -> None:
+    """The number of threads and descriptors stays the same. The fixture of all tests checks them at the end, too."""
     transport = ends.start(program=ends.quick_program())
     counts = []
     for _ in range(50):
@@ -361,5 +370,5 @@ def test_fifty_rounds_leave_nothing(ends: Ends) -> None:
         handler.closed.get(timeout=20)
         ends.wait_for(LinkState.LOST)
     ends.links.get(timeout=20)
-    for kind in zip(*counts, strict=True):  # of threads, and of descriptors; one that is just ending may be counted
+    for kind in zip(*counts, strict=True):  # threads, then descriptors; one that is just ending may be counted
         assert min(kind[-10:]) <= max(kind[:10]), kind

@@ -1,4 +1,4 @@
-"""``samp bridge --stdio``, the end that ssh starts, with the real command and a peer that the test plays."""
+"""The command ``samp bridge --stdio``, which ssh starts at the other end. The test is its peer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .conftest import TIMEOUT, RecordingClient
 from .raw_peer import RawPeer
 from .test_hostile import client_frame
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no socket as standard stream")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a socket cannot be a standard stream on Windows")
 
 Connect = Callable[..., RecordingClient]
 
 
 class Stdio:
-    """The command, and the peer at its standard streams, which are one socket."""
+    """The command, with a peer at its standard streams, which are one socket."""
 
     def __init__(self, environment: dict[str, str], *options: str) -> None:
         ours, theirs = socket.socketpair()
@@ -59,8 +59,10 @@ def start(python_environment: dict[str, str]) -> Iterator[Callable[..., Stdio]]:
 
 
 @pytest.mark.parametrize("how", ["end of input", signal.SIGHUP, signal.SIGTERM])
-def test_end(hub: SAMPHubServer, connect: Connect, start: Callable[..., Stdio], how: str | signal.Signals) -> None:
-    """Nothing is left at the hub when the input ends, as when ssh was killed, and after SIGHUP."""
+def test_the_command_unregisters_when_it_ends(
+    hub: SAMPHubServer, connect: Connect, start: Callable[..., Stdio], how: str | signal.Signals
+) -> None:
+    """The input ends when ssh was killed. SIGHUP and SIGTERM end the command, too."""
     client = connect(hub, "client")
     stdio = start()
     stdio.peer.start()
@@ -77,8 +79,8 @@ def test_end(hub: SAMPHubServer, connect: Connect, start: Callable[..., Stdio], 
     client.wait_for(lambda: client.names() == {})
 
 
-def test_no_hub(start: Callable[..., Stdio]) -> None:
-    """The other end is told; it may try again (status 75)."""
+def test_a_missing_hub_is_reported_to_the_other_end(start: Callable[..., Stdio]) -> None:
+    """The other end may try again (status 75)."""
     stdio = start()
     stdio.peer.start()
     bye = stdio.peer.wait_for(Kind.BYE)
@@ -88,8 +90,10 @@ def test_no_hub(start: Callable[..., Stdio]) -> None:
     assert stdio.wait() == (3, "")
 
 
-def test_hub_ends(make_hub: Callable[..., SAMPHubServer], start: Callable[..., Stdio]) -> None:
-    """The other end is told, and connects again."""
+def test_the_end_of_the_hub_is_reported_to_the_other_end(
+    make_hub: Callable[..., SAMPHubServer], start: Callable[..., Stdio]
+) -> None:
+    """The other end connects again."""
     hub = make_hub()
     stdio = start()
     stdio.peer.start()
@@ -110,7 +114,7 @@ def test_another_hub(make_hub: Callable[..., SAMPHubServer], start: Callable[...
 
 
 def test_terminal_is_rejected(python_environment: dict[str, str]) -> None:
-    """It is not for people."""
+    """``--stdio`` is for ssh, not for users."""
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     with open(master, "rb", buffering=0), open(slave, "rb", buffering=0) as terminal:

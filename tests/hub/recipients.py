@@ -1,4 +1,4 @@
-"""Callback servers that behave in all the ways in which programs do, good and bad."""
+"""Callback servers for the tests: correct ones, and ones with the faults that callback servers of programs have."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import Any, Self
 
 OK_XML = xmlrpc.client.dumps(("",), methodresponse=True).encode()
 
-#: Takes a call; returns the bytes of the HTTP response, or None to close without one.
+#: Function of the method and parameters of a call. It returns the bytes of the HTTP response, or None to close the
+#: connection without a response.
 Behaviour = Callable[[str, tuple[Any, ...]], "bytes | None"]
 
 
 def http_response(body: bytes = OK_XML, status: str = "200 OK", length: int | None = None, headers: str = "") -> bytes:
-    """Make an HTTP response that keeps the connection open unless ``headers`` differ; ``length`` may be wrong."""
+    """
+    Make an HTTP response. It keeps the connection open unless ``headers`` says otherwise; ``length`` may be wrong.
+    """
     headers = headers or "Connection: keep-alive\r\n"
     length = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
@@ -35,8 +38,8 @@ class Recipient:
     """
     A server that a hub calls back, with threads and plain sockets.
 
-    ``calls`` holds the calls as method and parameters, ``bodies`` the same as bytes; ``connections`` counts the
-    connections.
+    ``calls`` contains the method and parameters of each call, ``bodies`` the bytes of each request body;
+    ``connections`` is the number of connections.
     """
 
     def __init__(self, behave: Behaviour = well_behaved) -> None:
@@ -63,17 +66,17 @@ class Recipient:
         self.crash()
 
     def crash(self) -> None:
-        """End like a killed process: all sockets are closed at once."""
+        """Close all sockets at once, as the system does when a process is killed."""
         self.closing.set()
         for sock in [self._listener, *self._socks]:
-            with suppress(OSError):  # where it is closed already
+            with suppress(OSError):  # the socket may be closed already
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         for thread in self._threads:
             thread.join(5)
 
     def wait_for(self, number: int, timeout: float = 10.0) -> list[tuple[str, tuple[Any, ...]]]:
-        """Wait until there are this many calls."""
+        """Wait until this many calls have arrived; return all calls."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.calls) >= number, timeout), self.calls
             return list(self.calls)
@@ -124,7 +127,7 @@ class Recipient:
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Poll until a condition holds; for what another process or thread does, where there is nothing to wait on."""
+    """Poll until a condition holds. This is for changes in another process or thread that cannot be waited for."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         assert time.monotonic() < deadline, "the condition did not become true"

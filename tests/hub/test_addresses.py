@@ -33,7 +33,10 @@ from pyvo.samp.transport.urls import host_filter, resolve_callback_url
     ],
 )
 def test_allowed_hosts(listening: str, host: str, good: bool) -> None:
-    """R38: a request of a page whose host name resolves to this machine has that name in Host, never an address."""
+    """
+    R38: a server accepts names and addresses of this machine only. A page whose host name resolves to this machine
+    sends that name in Host, never an address.
+    """
     assert host_filter(listening)(host) is good
 
 
@@ -58,7 +61,7 @@ def test_resolve_callback_url(url: str, peer: str, result: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "http:", "http:///x", "ftp://127.0.0.1/", "http://127.0.0.1:x/", "http://[::1/"])
-def test_an_invalid_callback_url(url: str) -> None:
+def test_an_invalid_callback_url_is_rejected(url: str) -> None:
     with pytest.raises(SAMPTransportError, match="URL"):
         resolve_callback_url(url, "127.0.0.1")
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`SAMPHubServer`: start and stop, lockfile, time-outs and obstacles."""
+"""`SAMPHubServer`: start and stop, lockfile, time-outs, and what can keep a hub from starting."""
 
 from __future__ import annotations
 
@@ -70,14 +70,15 @@ def test_start_and_stop(isolated: Path) -> None:
 
 
 def test_stop_without_start_and_twice(make_hub: MakeHub) -> None:
+    """`stop` does nothing on a hub that is not running."""
     SAMPHubServer().stop()
     hub = make_hub()
     hub.stop()
     hub.stop()
 
 
-def test_start_again(make_hub: MakeHub, isolated: Path) -> None:
-    """R6, R7: no secret and no key stays valid."""
+def test_a_restarted_hub_has_a_new_secret(make_hub: MakeHub, isolated: Path) -> None:
+    """R6, R7: the secret of the stopped hub is not valid for the hub that runs now."""
     hub = make_hub()
     first = hub.params
     hub.stop()
@@ -106,20 +107,20 @@ def test_secrets_are_long_and_new() -> None:
 
 
 @pytest.mark.parametrize("dialog", ["gtk", 42, True, object()])
-def test_the_dialog_is_checked(dialog) -> None:
-    """In the constructor, where the mistake is."""
+def test_the_constructor_checks_the_dialog(dialog) -> None:
+    """The constructor rejects a dialog that it cannot use, unless the Web Profile is switched off."""
     with pytest.raises((TypeError, ValueError), match="is not a way to ask for consent"):
         SAMPHubServer(web_profile_dialog=dialog)
     SAMPHubServer(web_profile=False, web_profile_dialog=dialog)
 
 
-def test_mode_is_checked() -> None:
+def test_the_constructor_checks_the_mode() -> None:
     with pytest.raises(ValueError, match="'single' or 'multiple', not 'several'"):
         SAMPHubServer(mode="several")
 
 
-def test_label_of_two_lines(isolated: Path) -> None:
-    """R34: it would add lines to the lockfile; the hub does not start."""
+def test_a_label_of_two_lines_is_rejected(isolated: Path) -> None:
+    """R34: the second line of the label would be a line of the lockfile, so the hub does not start."""
     hub = SAMPHubServer(web_profile=False, label="x\nsamp.secret=y")
     with pytest.raises(ValueError, match="hub.label"):
         hub.start()
@@ -157,11 +158,11 @@ def test_ipv6(make_hub: MakeHub) -> None:
 
 @pytest.mark.parametrize("addr", ["localhost", "127.0.0.1", "", None])
 def test_loopback_addresses(make_hub: MakeHub, addr: str | None) -> None:
-    """R37: all of them are 127.0.0.1, and no name is looked up."""
+    """R37: each of these values means 127.0.0.1, and the hub looks up no name."""
     assert make_hub(addr=addr).params["samp.hub.xmlrpc.url"].startswith("http://127.0.0.1:")
 
 
-def test_port_is_taken(isolated: Path) -> None:
+def test_a_port_in_use_is_an_error(isolated: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         hub = SAMPHubServer(port=port, web_profile=False)
@@ -174,8 +175,8 @@ def test_port_is_taken(isolated: Path) -> None:
 # Lockfiles
 
 
-def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
-    """R35: the second does not start and says why; the first is not affected."""
+def test_a_second_hub_does_not_start(hub: SAMPHubServer, isolated: Path) -> None:
+    """R35: the error of the second hub names the first one, and the first one is not affected."""
     before = (isolated / ".samp").read_bytes()
     second = SAMPHubServer(web_profile=False)
     with pytest.raises(
@@ -189,8 +190,8 @@ def test_second_hub(hub: SAMPHubServer, isolated: Path) -> None:
     assert alive(hub.params)
 
 
-def test_many_hubs_at_a_time(hub: SAMPHubServer, make_hub: MakeHub, isolated: Path) -> None:
-    """Mode "multiple": each has a lockfile of its own, and removes it."""
+def test_hubs_in_mode_multiple_have_their_own_lockfiles(hub: SAMPHubServer, make_hub: MakeHub, isolated: Path) -> None:
+    """Each hub writes its own lockfile, and removes it when it stops."""
     others = [make_hub(mode="multiple") for _ in range(3)]
     found = [read_lockfile(path) for path in (isolated / ".samp-1").iterdir()]
     assert sorted(p["hub.id"] for p in found) == sorted(other.id for other in others)
@@ -200,15 +201,17 @@ def test_many_hubs_at_a_time(hub: SAMPHubServer, make_hub: MakeHub, isolated: Pa
     assert list((isolated / ".samp-1").iterdir()) == []
 
 
-def test_named_lockfile(make_hub: MakeHub, tmp_path: Path) -> None:
-    """A given lockfile is used in either mode."""
+def test_a_given_lockfile_is_used_in_either_mode(make_hub: MakeHub, tmp_path: Path) -> None:
+    """A hub uses the lockfile that its caller names, also in mode "multiple"."""
     hub = make_hub(lockfile=tmp_path / "a", mode="multiple")
     assert read_lockfile(tmp_path / "a") == hub.params
     assert make_hub(lockfile=str(tmp_path / "b")).is_running
 
 
-def test_samp_hub_serves_hub_and_clients(make_hub: MakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: both find the same file."""
+def test_hub_and_clients_use_the_file_of_samp_hub(
+    make_hub: MakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R33: the hub writes the lockfile that SAMP_HUB names, and clients read it."""
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + (tmp_path / "a b").as_uri())
     hub = make_hub()
     assert lockfile.get_main_running_hub() == hub.params
@@ -224,11 +227,11 @@ def test_lockfile_is_changed_by_another_program(
     caplog: pytest.LogCaptureFixture,
     change: str,
 ) -> None:
-    """R35: the hub continues, warns once in its log, and does not remove a file that is not its own."""
+    """R35: the hub continues, logs one warning, and does not remove a file of another program."""
     monkeypatch.setattr(hub_module, "LOCKFILE_CHECK_INTERVAL", 0.05)
     caplog.set_level(logging.WARNING)
-    told = threading.Event()
-    monkeypatch.setattr(caplog.handler, "emit", _signalling(caplog.handler.emit, told))
+    warned = threading.Event()
+    monkeypatch.setattr(caplog.handler, "emit", _signalling(caplog.handler.emit, warned))
     hub = make_hub()
     path = isolated / ".samp"
     path.unlink()
@@ -238,7 +241,7 @@ def test_lockfile_is_changed_by_another_program(
         path.write_bytes(os.urandom(100))
     elif change == "made a directory":
         path.mkdir()
-    assert told.wait(5)
+    assert warned.wait(5)
     assert messages(caplog).count("removed or changed by another program") == 1
     assert alive(hub.params)
     client = SAMPIntegratedClient(name="x")
@@ -260,7 +263,7 @@ def _signalling(
 
 @pytest.mark.parametrize("obstacle", ["directory", "no such place"])
 def test_lockfile_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
-    """R36: then the hub does not run, and nothing is left behind."""
+    """R36: a hub that cannot write its lockfile does not run, and leaves nothing behind."""
     path = tmp_path / "samp"
     if obstacle == "directory":
         path.mkdir()
@@ -281,25 +284,25 @@ class Listener:
     """A client that records notifications."""
 
     def __init__(self, hub: SAMPHubServer, *mtypes: str) -> None:
-        self.heard: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
+        self.received: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
         self.client = SAMPIntegratedClient(name="listener")
         self.client.connect(hub=hub)
         for mtype in mtypes:
             self.client.bind_receive_notification(mtype, self.note)
 
     def note(self, key: str, sender: str, mtype: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
-        self.heard.put((mtype, params))
+        self.received.put((mtype, params))
 
     def next(self) -> tuple[str, dict[str, Any]]:
-        return self.heard.get(timeout=5)
+        return self.received.get(timeout=5)
 
 
 def test_clients_are_notified_of_a_shutdown(hub: SAMPHubServer) -> None:
-    """R26: once."""
+    """R26: a client is notified once."""
     listener = Listener(hub, "samp.hub.event.shutdown")
     hub.stop()
     assert listener.next() == ("samp.hub.event.shutdown", {})
-    assert listener.heard.empty()
+    assert listener.received.empty()
     listener.client.disconnect()
 
 
@@ -322,15 +325,17 @@ def test_waiting_caller_gets_a_response(hub: SAMPHubServer) -> None:
     thread.start()
     assert arrived.wait(5)
     hub.stop()
-    answer = outcome.get(timeout=5)
+    response = outcome.get(timeout=5)
     thread.join()
-    assert isinstance(answer, SAMPHubError) or answer["samp.error"]["samp.code"] == "samp.noresponse"
+    assert isinstance(response, SAMPHubError) or response["samp.error"]["samp.code"] == "samp.noresponse"
     for client in (caller, callee.client):
         client.disconnect()
 
 
 def test_unresponsive_clients_do_not_delay_a_stop(hub: SAMPHubServer) -> None:
-    """R26: five clients whose ports accept and never respond."""
+    """
+    R26: five clients accept connections and never respond; the hub stops in less than 2 s and notifies the others.
+    """
     proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
     holes = []
     for _ in range(5):
@@ -370,7 +375,7 @@ def test_stop_from_a_handler(hub: SAMPHubServer) -> None:
 
 
 def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
-    """All calls return after the hub has stopped."""
+    """All calls of `stop` return after the hub has stopped."""
     params = hub.params
     running = []
 
@@ -387,7 +392,10 @@ def test_stop_from_many_threads(hub: SAMPHubServer) -> None:
 
 
 def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if the signal comes while the hub starts: then it does not run, and there is no lockfile."""
+    """
+    A signal handler may stop the hub, even while the hub starts. Then the hub does not run, and there is no
+    lockfile.
+    """
     hub = SAMPHubServer(web_profile=False)
     really_write = hub_module.write_lockfile
 
@@ -410,8 +418,8 @@ def test_stop_in_a_signal_handler(make_hub: MakeHub, isolated: Path, monkeypatch
     assert list(isolated.iterdir()) == []
 
 
-def test_registration_during_the_shutdown_is_refused(hub: SAMPHubServer) -> None:
-    """R26: with a fault; such a client would not be notified."""
+def test_registration_during_the_shutdown_is_rejected(hub: SAMPHubServer) -> None:
+    """R26: the registration gets a fault, because the new client would not be notified of the shutdown."""
     hub._running.broker.announce_shutdown()
     proxy = XMLRPCClient(hub.params["samp.hub.xmlrpc.url"])
     with pytest.raises(SAMPProxyError, match="shutting down"):
@@ -430,7 +438,7 @@ def test_a_stopped_hub_is_garbage_collected(make_hub: MakeHub) -> None:
 
 
 def test_fifty_restarts_leak_nothing(make_hub: MakeHub) -> None:
-    """A fixture of all tests checks threads and descriptors."""
+    """The fixture that all tests use checks threads and descriptors."""
     hub = make_hub()
     for _ in range(50):
         hub.stop()
@@ -474,8 +482,8 @@ def test_wait_ends_with_a_signal(isolated: Path, number: signal.Signals, error: 
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
 
 
-def test_own_signal_handlers_are_respected(isolated: Path) -> None:
-    """A program keeps its own handlers, however it starts the hub."""
+def test_a_hub_keeps_the_signal_handlers_of_its_program(isolated: Path) -> None:
+    """A program keeps its own handlers, also when it starts the hub with ``wait=True``."""
     hub = SAMPHubServer(web_profile=False)
     called = threading.Event()
     main = threading.main_thread().ident
@@ -501,7 +509,10 @@ def test_own_signal_handlers_are_respected(isolated: Path) -> None:
 def test_signal_during_the_start(
     isolated: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str, how: str
 ) -> None:
-    """Right after the lockfile was written: ^C, or a handler that stops the hub."""
+    """
+    A hub that is interrupted right after it has written the lockfile does not run, and leaves no lockfile. ^C
+    interrupts it, or a handler that stops the hub.
+    """
     hub = SAMPHubServer(web_profile=False)
 
     def interrupt() -> None:
@@ -537,7 +548,7 @@ def test_signal_during_the_start(
 
 @pytest.mark.parametrize("place", range(2))
 def test_event_that_is_set_at_the_beginning_of_a_wait(place: int) -> None:
-    """By a signal handler, for instance, which runs between any two lines of the waiting thread."""
+    """The wait ends if a signal handler sets the event between any two lines of the waiting thread."""
     event_under_test = SignalSafeEvent()
     places = count()
 
@@ -558,7 +569,7 @@ def test_event_that_is_set_at_the_beginning_of_a_wait(place: int) -> None:
     assert event_under_test.wait(0)
 
 
-def test_no_handlers_without_wait(make_hub: MakeHub) -> None:
+def test_start_without_wait_sets_no_signal_handlers(make_hub: MakeHub) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     make_hub()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
@@ -575,8 +586,8 @@ def _until_running(hub: SAMPHubServer) -> None:
 # Time-outs
 
 
-def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
-    """A hub without requests stops by itself."""
+def test_a_hub_without_requests_stops(make_hub: MakeHub, isolated: Path) -> None:
+    """A hub that gets no requests stops after its time-out, and can be started again."""
     hub = make_hub(timeout=0.2)
     assert hub._running.closed.wait(5)
     assert not hub.is_running
@@ -585,7 +596,7 @@ def test_timeout_without_activity(make_hub: MakeHub, isolated: Path) -> None:
     assert hub.is_running
 
 
-def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
+def test_requests_keep_the_hub_running(make_hub: MakeHub) -> None:
     """Each request restarts the time-out."""
     hub = make_hub(timeout=0.6)
     with SAMPIntegratedClient(name="busy") as client:
@@ -596,7 +607,7 @@ def test_activity_keeps_it_running(make_hub: MakeHub) -> None:
 
 
 def test_silent_clients_are_disconnected(make_hub: MakeHub) -> None:
-    """R26: they get the reason; other clients stay."""
+    """R26: the hub sends the reason to a client that it disconnects; other clients stay registered."""
     hub = make_hub(client_timeout=0.4)
     silent = Listener(hub, "samp.hub.disconnect")
     silent_id = silent.client.get_public_id()
@@ -626,7 +637,7 @@ def test_clients_with_pending_calls_are_not_silent(make_hub: MakeHub, options: d
 
 
 def test_log_shows_no_secret(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    """R38: at any level."""
+    """R38: the log contains no secret and no private key, even at level DEBUG."""
     caplog.set_level(logging.DEBUG, "pyvo.samp")
     hub = make_hub()
     secret = hub.params["samp.secret"]
@@ -644,8 +655,8 @@ def test_log_shows_no_secret(make_hub: MakeHub, caplog: pytest.LogCaptureFixture
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_child_of_a_fork_leaves_the_hub_alone(hub: SAMPHubServer, isolated: Path) -> None:
-    """The child is not the hub: it does not affect the parent's lockfile and sockets."""
+def test_the_child_of_a_fork_does_not_affect_the_hub(hub: SAMPHubServer, isolated: Path) -> None:
+    """In the child process the hub does not run, and `stop` does not affect the parent's lockfile and sockets."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Lockfiles: grammar, location, and everything that may be found there instead (R33 to R36)."""
+"""Lockfiles: their grammar and location, and other things that may be at their path (R33 to R36)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def put(path: Path, **changes: str | None) -> Path:
 
 
 @given(st.dictionaries(keys, values), st.sampled_from([b"\n", b"\r", b"\r\n"]))
-def test_what_is_written_is_read(params: dict[str, str], end: bytes) -> None:
+def test_a_lockfile_that_was_written_can_be_read(params: dict[str, str], end: bytes) -> None:
     """R34: with any line ending."""
     params.pop("samp.hub.xmlrpc.url", None)
     assert parse_lockfile(format_lockfile(params).replace(b"\n", end)) == params
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(params: dict[str, str], end: bytes) -> None:
 
 @given(st.binary())
 def test_any_bytes_can_be_parsed(content: bytes) -> None:
-    """R34: garbage has no keys, or strange ones, but never raises."""
+    """R34: parsing garbage never raises; the result may be empty or have strange keys."""
     assert all("=" not in key for key in parse_lockfile(content))
 
 
@@ -70,7 +70,7 @@ def test_escaped_colons_in_the_url() -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "a\rb"])
 def test_a_value_is_one_line(text: str) -> None:
-    """R34: a label of two lines would become a line of its own."""
+    """R34: a value of two lines is rejected, because the second would be a line of the lockfile."""
     with pytest.raises(SAMPValueError, match="hub.label"):
         format_lockfile({**GOOD, "hub.label": text})
 
@@ -78,8 +78,8 @@ def test_a_value_is_one_line(text: str) -> None:
 # Reading
 
 
-def test_no_lockfile_says_what_to_do(home: Path) -> None:
-    """R33: the error names the path and what to do."""
+def test_the_error_without_a_lockfile_says_what_to_do(home: Path) -> None:
+    """R33: the error names the path and the commands that start a hub."""
     with pytest.raises(SAMPHubError) as caught:
         lockfile.get_main_running_hub()
     assert str(caught.value) == (
@@ -88,7 +88,7 @@ def test_no_lockfile_says_what_to_do(home: Path) -> None:
 
 
 def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
-    """R35: there is a lockfile but no response; the error comes at once."""
+    """R35: the file exists but the hub does not respond, so the error comes at once."""
     put(home / ".samp")
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"the hub of ~/\.samp does not respond at http://127.0.0.1:9/"):
@@ -97,7 +97,7 @@ def test_lockfile_of_a_hub_that_has_ended(home: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["secret", "hub_xmlrpc_url", "profile_version"])
-def test_required_keys(home: Path, key: str) -> None:
+def test_a_missing_key_is_an_error(home: Path, key: str) -> None:
     """R34: the error names the missing key."""
     path = put(home / ".samp", **{key: None})
     with pytest.raises(SAMPHubError, match=f"does not contain samp.{key.replace('_', '.')}. Remove it"):
@@ -105,7 +105,7 @@ def test_required_keys(home: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "http://", "nonsense", "http://127.0.0.1:99999/", "http://a b/"])
-def test_an_invalid_hub_url(home: Path, url: str) -> None:
+def test_an_invalid_hub_url_is_rejected(home: Path, url: str) -> None:
     with pytest.raises(SAMPHubError, match="does not contain a valid hub URL"):
         read_lockfile(put(home / ".samp", hub_xmlrpc_url=url))
 
@@ -148,8 +148,11 @@ OBSTACLES = [make_directory, make_fifo, make_huge, make_garbage, make_empty, mak
 
 
 @pytest.mark.parametrize("make", OBSTACLES)
-def test_obstacles_are_refused_at_once(home: Path, make: Callable[[Path], None]) -> None:
-    """R35: whatever the file is, reading it ends with an error that names it."""
+def test_a_path_without_a_lockfile_is_an_error_at_once(home: Path, make: Callable[[Path], None]) -> None:
+    """
+    R35: reading ends with an error that names the path, also for a directory, a pipe, a huge file, garbage or a
+    link.
+    """
     make(home / ".samp")
     begin = time.monotonic()
     with pytest.raises(SAMPHubError, match=r"~/\.samp"):
@@ -168,7 +171,7 @@ def test_link_to_a_lockfile_is_read(home: Path) -> None:
 
 @pytest.mark.parametrize("form", ["file://{}", "file:{}", "file://localhost{}", "file://localhost/{}", "FILE://{}"])
 def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """R33: every form of file URL in use, including percent-escapes."""
+    """R33: every form of file URL that programs use is accepted, also with percent-escapes."""
     path = put(home / "a b%ü#?.lock")
     quoted = path.as_uri().removeprefix("file://")
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + form.format(quoted))
@@ -179,22 +182,22 @@ def test_samp_hub_names_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, form
 
 @pytest.mark.parametrize("value", ["web-appname:tester", "/some/path", "http://127.0.0.1/"])
 def test_samp_hub_without_lockurl(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """R33: a value that names no lockfile is an error, and not ignored."""
+    """R33: a value that names no lockfile is an error; it is not ignored."""
     monkeypatch.setenv("SAMP_HUB", value)
     with pytest.raises(SAMPHubError, match="SAMP_HUB is .* but must begin with 'std-lockurl:'"):
         lockfile.get_main_running_hub()
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "HTTPX://127.0.0.1/", "jar:file:/x!/y"])
-def test_samp_hub_of_another_scheme(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """It is not taken for a path, by clients or hubs."""
+def test_samp_hub_with_another_scheme_is_an_error(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Neither a client nor a hub uses such a URL as a path."""
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{url}")
-    for look in (lockfile.get_main_running_hub, lockfile_writer.default_lockfile):
+    for find in (lockfile.get_main_running_hub, lockfile_writer.default_lockfile):
         with pytest.raises(SAMPHubError, match="from a file: or http: URL only"):
-            look()
+            find()
 
 
-def test_samp_hub_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samp_hub_with_a_file_of_another_machine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:file://elsewhere/x")
     with pytest.raises(SAMPHubError, match="on another machine, elsewhere"):
         lockfile.get_main_running_hub()
@@ -207,7 +210,7 @@ def test_empty_samp_hub_counts_as_unset(home: Path, monkeypatch: pytest.MonkeyPa
 
 @contextmanager
 def web_server(*pieces: bytes, gap: float = 0.0) -> Iterator[str]:
-    """A server that responds to one request with these pieces, one after each gap."""
+    """Run a server that sends these pieces as its response to one request, with a pause after each."""
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -237,7 +240,7 @@ def page(body: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: clients can read the lockfile by HTTP; a hub cannot write it there."""
+    """R33: a client can read the lockfile by HTTP; a hub cannot write it there."""
     with web_server(page(format_lockfile(GOOD))) as url:
         monkeypatch.setenv("SAMP_HUB", "std-lockurl:" + url)
         assert read_lockfile(lockfile.lockfile_source()) == GOOD
@@ -255,15 +258,15 @@ def test_samp_hub_names_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", "sent an invalid response"),
     ],
 )
-def test_web_page_that_is_no_lockfile(response: bytes, reason: str) -> None:
-    """R33: redirects are not followed, what is too large is not read."""
+def test_a_web_page_that_is_not_a_lockfile(response: bytes, reason: str) -> None:
+    """R33: a redirect is not followed, and a response that is too large is not read."""
     message = f"which SAMP_HUB names, cannot be read: .*{reason}.*samp doctor"
     with web_server(response) as url, pytest.raises(SAMPHubError, match=message):
         read_lockfile(url)
 
 
-def test_slow_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R33: the time-out is for the whole response, not for each byte."""
+def test_the_timeout_is_for_the_whole_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R33: a server that sends one byte at a time does not extend the time-out."""
     monkeypatch.setattr(lockfile, "FETCH_TIMEOUT", 0.5)
     begin = time.monotonic()
     pieces = [b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 100]
@@ -272,7 +275,7 @@ def test_slow_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - begin < 2
 
 
-def test_no_web_server() -> None:
+def test_a_web_server_that_does_not_run_is_an_error() -> None:
     with pytest.raises(SAMPHubError, match="127.0.0.1:9 cannot be reached"):
         read_lockfile("http://127.0.0.1:9/")
 
@@ -281,8 +284,8 @@ def test_no_web_server() -> None:
 
 
 @pytest.mark.parametrize("make", [m for m in OBSTACLES if m is not make_directory])
-def test_obstacles_are_replaced(home: Path, make: Callable[[Path], None]) -> None:
-    """R35, R36: a file that names no running hub is replaced by one that only the user can read; no other is left."""
+def test_a_file_that_names_no_running_hub_is_replaced(home: Path, make: Callable[[Path], None]) -> None:
+    """R35, R36: the new file can be read by the user only, and no other file is left."""
     make(home / ".samp")
     write_lockfile(home / ".samp", GOOD)
     status = (home / ".samp").lstat()
@@ -301,18 +304,18 @@ def test_directory_is_not_replaced(home: Path) -> None:
 
 @pytest.mark.parametrize("name", [".samp", ".samp.new", ".samp.lock"])
 def test_links_are_never_written_through(home: Path, name: str) -> None:
-    """R36: neither at the lockfile's path nor at those of the temporary files."""
+    """R36: a hub does not write to the target of a link at the path of the lockfile or of a temporary file."""
     precious = home / "precious"
     precious.write_text("data")
     (home / name).symlink_to(precious)
-    refused = pytest.raises(SAMPHubError, match="cannot be written") if name == ".samp.lock" else nullcontext()
-    with refused:
+    expected = pytest.raises(SAMPHubError, match="cannot be written") if name == ".samp.lock" else nullcontext()
+    with expected:
         write_lockfile(home / ".samp", GOOD)
     assert precious.read_text() == "data"
 
 
 def test_files_left_by_a_crash_do_not_matter(home: Path) -> None:
-    """R36: a hub that died while it started has left both of its temporary files."""
+    """R36: a hub that crashed while it started has left both temporary files."""
     for name in (".samp.lock", ".samp.new"):
         (home / name).write_text("rubbish")
     write_lockfile(home / ".samp", GOOD)
@@ -338,7 +341,7 @@ def no_superuser() -> Iterator[None]:
 
 
 def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A hub that cannot write to its home says so, and what to do; nothing runs, nothing is left behind."""
+    """A hub that cannot write to its home does not run, leaves nothing behind, and says what to do."""
     monkeypatch.chdir(home)  # another user may not have access by the path
     home.chmod(0o555)
     request.getfixturevalue("no_superuser")
@@ -351,7 +354,7 @@ def test_read_only_home(home: Path, monkeypatch: pytest.MonkeyPatch, request: py
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk leaves no partial file, and an old lockfile unchanged."""
+    """On a full disk the hub leaves no partial file and does not change an old lockfile."""
     put(home / ".samp", secret="old")
     really_open = os.open
 
@@ -371,7 +374,7 @@ def test_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_hub_that_is_starting(home: Path) -> None:
-    """R36: the second hub does not wait for the first."""
+    """R36: a second hub does not wait for the first, but fails."""
     with (
         lockfile_writer._lockfile_guard(home / ".samp"),
         pytest.raises(SAMPHubError, match=r"starting at this moment \(it holds ~/\.samp\.lock\)"),
@@ -381,26 +384,26 @@ def test_another_hub_that_is_starting(home: Path) -> None:
 
 
 def test_a_lock_on_a_removed_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R36: a lock acquired while its previous holder removes the file is useless, and is acquired again."""
+    """R36: if the previous holder removes the file while the hub acquires the lock, the hub acquires it again."""
     guard = home / ".samp.lock"
     really_lock = lockfile_writer.fcntl.flock
-    taken = []
+    locked = []
 
     def lock(descriptor: int, operation: int) -> None:
-        if not taken:
+        if not locked:
             guard.unlink()
-        taken.append(os.fstat(descriptor).st_ino)
+        locked.append(os.fstat(descriptor).st_ino)
         really_lock(descriptor, operation)
 
     monkeypatch.setattr(lockfile_writer.fcntl, "flock", lock)
     with lockfile_writer._lockfile_guard(home / ".samp"):
-        assert len(taken) == 2
-        assert guard.stat().st_ino == taken[-1]
+        assert len(locked) == 2
+        assert guard.stat().st_ino == locked[-1]
 
 
 @pytest.mark.parametrize(("number", "starts"), [(errno.ENOLCK, True), (errno.EOPNOTSUPP, True), (errno.EIO, False)])
 def test_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch, number: int, starts: bool) -> None:
-    """R36: a hub starts in a home on a network file system without locks, but not on a disk that fails."""
+    """R36: a hub starts in a home on a network file system without locks, but not on a disk with errors."""
 
     def lock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -413,7 +416,7 @@ def test_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_hub_removes_only_its_own_lockfile(home: Path) -> None:
-    """R35: neither another hub's lockfile nor a directory; a missing file is no error."""
+    """R35: a hub does not remove another hub's lockfile; a missing file is not an error."""
     write_lockfile(home / ".samp", GOOD)
     remove_lockfile(home / ".samp", {**GOOD, "samp.secret": "another"})
     remove_lockfile(home / ".samp", {**GOOD, "samp.hub.xmlrpc.url": "http://127.0.0.1:10/"})
@@ -424,7 +427,7 @@ def test_a_hub_removes_only_its_own_lockfile(home: Path) -> None:
 
 
 def test_lockfiles_of_multiple_hubs(home: Path) -> None:
-    """They are in a directory that only the user can read; an error names an obstacle at its path."""
+    """The directory of the lockfiles can be read by the user only; an error names a file at its path."""
     path = lockfile_writer.multi_hub_lockfile("x")
     assert path.parent == home / ".samp-1"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -439,7 +442,7 @@ def test_lockfiles_of_multiple_hubs(home: Path) -> None:
 
 @contextmanager
 def listener(response: bytes | None) -> Iterator[str]:
-    """A program that gives the same response to each request, or accepts and is silent."""
+    """Run a program that sends the same response to each request, or one that accepts connections and is silent."""
     if response is None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
@@ -456,7 +459,7 @@ FAULT = b"""<?xml version="1.0"?><methodResponse><fault><value><struct>
 
 @pytest.mark.parametrize("response", [None, FAULT, b"<html>hello</html>", b""])
 def test_another_program_uses_the_port(home: Path, monkeypatch: pytest.MonkeyPatch, response: bytes | None) -> None:
-    """R35: a program that is not a hub, or that hangs, does not keep a hub from starting."""
+    """R35: a program on this port that is not a hub, or does not respond, does not keep a hub from starting."""
     monkeypatch.setattr(lockfile.ping_hub, "__defaults__", (0.3,))
     with listener(response) as url:
         put(home / ".samp", hub_xmlrpc_url=url)

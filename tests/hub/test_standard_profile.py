@@ -1,4 +1,4 @@
-"""The Standard Profile over real sockets, used with `xmlrpc.client`."""
+"""The Standard Profile over real sockets, called by `xmlrpc.client`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PING = {"samp.mtype": "samp.app.ping", "samp.params": {}}
 
 
 class Harness:
-    """A running Standard Profile, and clients of it."""
+    """A running Standard Profile and its clients."""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
@@ -37,7 +37,7 @@ class Harness:
         self.profile.start()
 
     def proxy(self) -> Any:
-        """Return a proxy of ``samp.hub``, for one thread: each has a connection of its own."""
+        """Return a proxy of ``samp.hub`` for one thread. Each proxy has its own connection."""
         return self.stack.enter_context(xmlrpc.client.ServerProxy(self.profile.url)).samp.hub
 
     def join(self, behave: Any = well_behaved, *patterns: str) -> RegisteredClient:
@@ -50,9 +50,9 @@ class Harness:
         """Wait until the client has acknowledged all deliveries."""
         queue = self.broker.client(client.id).queue
         assert isinstance(queue, callback_sender.CallbackSender)
-        taken_up = threading.Event()
-        self.loop.call_soon(taken_up.set)  # behind the deliveries that were added before
-        assert taken_up.wait(10)
+        processed = threading.Event()
+        self.loop.call_soon(processed.set)  # after the deliveries that were added before
+        assert processed.wait(10)
         wait_until(lambda: queue.is_idle)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class RegisteredClient:
         self.key = registered["samp.private-key"]
 
     def reply_to_calls(self, response: Any = OK) -> None:
-        """Reply to each call, before or after the delivery is acknowledged, as it happens."""
+        """Reply to each call. The hub may process the reply before or after the acknowledgement of the delivery."""
         hub = self.harness.proxy()
         lock = threading.Lock()
 
@@ -132,10 +132,10 @@ def test_a_wrong_secret_is_a_fault(harness: Harness, secret: str) -> None:
 
 
 def test_ping_needs_no_key(harness: Harness, sender: RegisteredClient) -> None:
-    """R31: with or without a key, good or bad."""
+    """R31: a ping is accepted without a key, with a valid one and with an invalid one."""
     assert harness.proxy().ping() == ""
     assert harness.proxy().ping(sender.key) == ""
-    assert harness.proxy().ping("nobody's key") == ""
+    assert harness.proxy().ping("an invalid key") == ""
     # JSAMP leaves <params> out
     body = b"<?xml version='1.0'?><methodCall><methodName>samp.hub.ping</methodName></methodCall>"
     status, text = post(harness, body, {})
@@ -143,7 +143,7 @@ def test_ping_needs_no_key(harness: Harness, sender: RegisteredClient) -> None:
     assert xmlrpc.client.loads(text)[0] == ("",)
 
 
-def test_an_invalid_key_is_a_fault_everywhere(harness: Harness, sender: RegisteredClient) -> None:
+def test_an_invalid_key_is_a_fault_in_every_operation(harness: Harness, sender: RegisteredClient) -> None:
     """R9, R10."""
     other = harness.join()
     assert sender.hub.unregister(sender.key) == ""
@@ -173,7 +173,7 @@ def test_an_invalid_key_is_a_fault_everywhere(harness: Harness, sender: Register
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:8000", "null"])
 def test_web_pages_are_rejected(harness: Harness, origin: str) -> None:
-    """R38: a browser names the page's origin."""
+    """R38: a browser sends the origin of the page."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
     assert post(harness, body, {"Origin": origin})[0] == 403
     assert post(harness, b"", {"Origin": origin}, "OPTIONS")[0] == 403
@@ -188,13 +188,16 @@ def test_other_host_names_are_rejected(harness: Harness, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "[::1]", "[::1]:99"])
 def test_names_of_this_machine_are_accepted(harness: Harness, host: str) -> None:
-    """R38: the port may be that of a tunnel."""
+    """R38: any port is accepted, because the client may use a tunnel."""
     body = xmlrpc.client.dumps((), "samp.hub.ping").encode()
     assert post(harness, body, {"Host": host})[0] == 200
 
 
 def test_a_request_of_ds9(harness: Harness) -> None:
-    """HTTP/1.0, lines that end with LF, no Host; the response has a Content-Length, and the connection closes."""
+    """
+    DS9 uses HTTP/1.0 and lines that end with LF, and sends no Host. The response has a Content-Length, and the hub
+    closes the connection.
+    """
     body = xmlrpc.client.dumps((SECRET,), "samp.hub.register").encode()
     with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
         sock.sendall(b"POST / HTTP/1.0\nContent-Length: %d\nContent-Type: text/xml\n\n" % len(body) + body)
@@ -236,7 +239,10 @@ WRONG: dict[str, list[Any]] = {"s": [{}, [], {"a": "b"}], "m": ["x", [], ["x"]]}
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_wrong_parameters_are_faults(harness: Harness, name: str) -> None:
-    """R30, R31: too few, too many, and of the wrong type; never an HTTP error, never silence."""
+    """
+    R30, R31: too few parameters, too many, or parameters of a wrong type get a fault, never an HTTP error or no
+    response.
+    """
     kinds = OPERATIONS[name]
     operation = getattr(harness.proxy(), name)
     good = [GOOD[kind] for kind in kinds]
@@ -314,7 +320,7 @@ def test_broadcasts(harness: Harness, sender: RegisteredClient) -> None:
 
 
 def test_a_message_without_params_gets_an_empty_map(harness: Harness, sender: RegisteredClient) -> None:
-    """R16: and nothing else is added or removed."""
+    """R16: the hub adds ``samp.params``, and neither adds nor removes anything else."""
     other = harness.join()
     sender.hub.notify(sender.key, other.id, {"samp.mtype": "table.x", "extra": "kept"})
     [(_, params)] = other.recipient.wait_for(1)
@@ -374,7 +380,7 @@ def test_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
 
 
 def test_timeout_of_call_and_wait(harness: Harness, sender: RegisteredClient) -> None:
-    """R22: a fault; a late reply is refused."""
+    """R22: the caller gets a fault, and a late reply is rejected."""
     other = harness.join()
     begin = time.monotonic()
     with pytest.raises(xmlrpc.client.Fault, match="within 1 s"):
@@ -387,7 +393,7 @@ def test_timeout_of_call_and_wait(harness: Harness, sender: RegisteredClient) ->
 
 @pytest.mark.parametrize("timeout", ["", "soon", "nan", "inf", "1 2", "0x10"])
 def test_an_invalid_timeout_is_a_fault(harness: Harness, sender: RegisteredClient, timeout: str) -> None:
-    """R22: nothing is sent."""
+    """R22: the hub does not send the message."""
     other = harness.join()
     with pytest.raises(xmlrpc.client.Fault):
         sender.hub.callAndWait(sender.key, other.id, MESSAGE, timeout)
@@ -395,7 +401,7 @@ def test_an_invalid_timeout_is_a_fault(harness: Harness, sender: RegisteredClien
 
 
 def test_the_call_of_a_caller_that_closes_its_connection_ends(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: with timeout 0 too."""
+    """R23: also a call with timeout 0."""
     other = harness.join()
     body = xmlrpc.client.dumps((sender.key, other.id, MESSAGE, "0"), "samp.hub.callAndWait").encode()
     with socket.create_connection(("127.0.0.1", harness.profile.port), 10) as sock:
@@ -408,7 +414,7 @@ def test_the_call_of_a_caller_that_closes_its_connection_ends(harness: Harness, 
 
 
 def test_waiting_callers_block_no_others(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: fifty callers wait, and no thread of the hub."""
+    """R24: while fifty callers wait, no thread of the hub waits with them."""
     silent = harness.join()
     hubs = [harness.proxy() for _ in range(50)]
     results: list[Any] = []
@@ -433,7 +439,7 @@ def test_waiting_callers_block_no_others(harness: Harness, sender: RegisteredCli
 # Failing deliveries (R23)
 
 BAD: dict[str, Callable[[str, tuple[Any, ...]], bytes | None]] = {
-    "closes without an answer": lambda *_: None,
+    "closes without a response": lambda *_: None,
     "HTTP 500": lambda *_: http_response(b"oops", "500 Internal Server Error"),
     "HTML": lambda *_: http_response(b"<html>hello</html>"),
     "a redirect": lambda *_: http_response(b"", "302 Found", headers="Location: http://127.0.0.1:1/\r\n"),
@@ -447,7 +453,7 @@ BAD: dict[str, Callable[[str, tuple[Any, ...]], bytes | None]] = {
 
 @pytest.mark.parametrize("behaviour", BAD)
 def test_an_invalid_http_response_ends_the_call(harness: Harness, sender: RegisteredClient, behaviour: str) -> None:
-    """R23: at once, and the message was delivered exactly once."""
+    """R23: the call ends at once, and the message was delivered exactly once."""
     other = harness.join(BAD[behaviour])
     begin = time.monotonic()
     response = sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")
@@ -464,7 +470,7 @@ def test_an_invalid_http_response_ends_the_call(harness: Harness, sender: Regist
 
 
 def test_the_caller_gets_the_text_of_a_fault(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: once, and without the recipient's key."""
+    """R23: the caller gets one response, without the recipient's key."""
     other = harness.join()
     other.recipient.behave = lambda *_: fault(f"no table today, {other.key}")
     response = sender.hub.callAndWait(sender.key, other.id, MESSAGE, "0")
@@ -477,7 +483,7 @@ def test_the_caller_gets_the_text_of_a_fault(harness: Harness, sender: Registere
 
 
 def test_a_reply_before_a_fault_counts(harness: Harness, sender: RegisteredClient) -> None:
-    """A recipient that replies and then returns a fault has replied."""
+    """If a recipient replies and then returns a fault, the caller gets the reply."""
     other = harness.join()
     hub = harness.proxy()
 
@@ -492,14 +498,14 @@ def test_a_reply_before_a_fault_counts(harness: Harness, sender: RegisteredClien
 def test_calls_to_an_unresponsive_client_end_and_delay_no_others(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23, R24: its port accepts and never responds."""
+    """R23, R24: the client accepts connections and never responds."""
     monkeypatch.setattr(callback_sender, "DELIVERY_TIMEOUT", 0.7)
-    hole = harness.join()
-    hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
+    silent = harness.join()
+    silent.recipient.behave = lambda *_: silent.recipient.closing.wait(20) and None
     other = harness.join()
     other.reply_to_calls()
     for number in range(40):
-        sender.hub.call(sender.key, hole.id, f"tag{number}", MESSAGE)
+        sender.hub.call(sender.key, silent.id, f"tag{number}", MESSAGE)
     begin = time.monotonic()
     assert sender.hub.callAndWait(sender.key, other.id, MESSAGE, "5") == OK
     assert time.monotonic() - begin < 0.5
@@ -507,11 +513,11 @@ def test_calls_to_an_unresponsive_client_end_and_delay_no_others(
     assert time.monotonic() - begin < 5
     assert sorted(params[2] for _, params in calls) == sorted(f"tag{number}" for number in range(40))
     assert all(params[3]["samp.error"]["samp.code"] == "samp.noresponse" for _, params in calls)
-    assert hole.id in sender.hub.getRegisteredClients(sender.key)
+    assert silent.id in sender.hub.getRegisteredClients(sender.key)
 
 
-def test_a_refused_delivery_ends_the_call_and_the_client(harness: Harness, sender: RegisteredClient) -> None:
-    """R23: nothing listens at the address, as after Aladin has ended; the other clients are notified."""
+def test_a_refused_connection_ends_the_call_and_the_registration(harness: Harness, sender: RegisteredClient) -> None:
+    """R23: no program listens at the callback address, as after Aladin has ended. The other clients are notified."""
     listener = harness.join(well_behaved, "samp.hub.event.unregister")
     gone = harness.join()
     gone.recipient.crash()
@@ -528,7 +534,9 @@ def test_a_refused_delivery_ends_the_call_and_the_client(harness: Harness, sende
 def test_a_crash_after_a_call_is_noticed(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: the recipient received the call and died; the end of its idle connection shows it at once."""
+    """
+    R23: the recipient crashes after it has received the call. The hub sees the end of the idle connection at once.
+    """
     other = harness.join()
     responses: list[Any] = []
     waiter = threading.Thread(
@@ -543,10 +551,10 @@ def test_a_crash_after_a_call_is_noticed(
     assert "has gone" in responses[0]["samp.error"]["samp.errortxt"]
 
 
-def test_a_crash_without_any_connection_is_noticed(
+def test_a_crash_without_an_open_connection_is_noticed(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: a client that closes each connection, as JSAMP does, is probed at intervals."""
+    """R23: the hub probes at intervals a client that closes each connection, as JSAMP does."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.2)
     other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
     idle = harness.join()
@@ -554,7 +562,7 @@ def test_a_crash_without_any_connection_is_noticed(
     other.recipient.wait_for(1)
     harness.settle(other)
     other.recipient.crash()
-    idle.recipient.crash()  # nothing was ever delivered to that one
+    idle.recipient.crash()  # the hub has never called this client
     [(_, params)] = sender.recipient.wait_for(1, 8.0)
     assert "has gone" in params[3]["samp.error"]["samp.errortxt"]
     wait_until(lambda: sender.hub.getRegisteredClients(sender.key) == ["hub"])
@@ -563,7 +571,7 @@ def test_a_crash_without_any_connection_is_noticed(
 def test_a_client_that_closes_idle_connections_stays_registered(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R23: neither a closed idle connection nor silence shows that a client has ended."""
+    """R23: neither a closed idle connection nor silence means that the client has ended."""
     monkeypatch.setattr(liveness, "CHECK_INTERVAL", 0.05)
     monkeypatch.setattr(liveness, "CONFIRM_AFTER", 0.05)
     other = harness.join(lambda *_: http_response(headers="Connection: close\r\n"))
@@ -577,7 +585,7 @@ def test_a_client_that_closes_idle_connections_stays_registered(
 
 
 def test_messages_arrive_in_order_over_one_connection(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: a client that responds properly is called over one connection all the time."""
+    """R24: the hub calls a client that responds properly over one connection."""
     other = harness.join()
     for number in range(300):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
@@ -604,7 +612,7 @@ def test_a_slow_recipient_delays_neither_sender_nor_others(harness: Harness, sen
 
 
 def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: RegisteredClient) -> None:
-    """R24: a client that acknowledges a delivery only after a nested call does not deadlock."""
+    """R24: a client that acknowledges a delivery only after a nested call has ended does not deadlock."""
     other = harness.join()
     helper = harness.join()
     helper.reply_to_calls()
@@ -613,7 +621,7 @@ def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: Registered
 
     def behave(method: str, params: tuple[Any, ...]) -> bytes:
         if method == "samp.client.receiveCall":
-            # calls the helper, whose response is delivered to this recipient
+            # this call of the helper ends with a response that is delivered to this recipient
             hub.call(other.key, helper.id, "nested", MESSAGE)
             other.recipient.wait_for(2)
             hub.reply(other.key, params[2], OK)
@@ -629,7 +637,10 @@ def test_a_delivery_overtakes_a_blocked_one(harness: Harness, sender: Registered
 def test_a_client_that_accepts_nothing_is_disconnected(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    """R26, R50: with a reason, and its callers get an error; number and bytes are limited."""
+    """
+    R26, R50: the hub sends it the reason, and its callers get an error. The number and the bytes of its deliveries
+    are limited.
+    """
     monkeypatch.setattr(callback_sender, limit, {"MAX_QUEUED": 20, "MAX_QUEUED_BYTES": 200_000}[limit])
     other = harness.join(well_behaved, "table.*", "samp.hub.disconnect")
     listener = harness.join(well_behaved, "samp.hub.event.unregister")
@@ -658,10 +669,12 @@ def test_a_client_that_accepts_nothing_is_disconnected(
     assert params[3]["samp.error"]["samp.code"] == "samp.noresponse"
 
 
-def test_a_client_that_is_slow_keeps_up(
+def test_a_slow_client_stays_registered(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When its queue is long, the hub responds more slowly to the sender; it is not disconnected."""
+    """
+    When the client's queue is long, the hub delays its responses to the sender, so the queue does not become full.
+    """
     monkeypatch.setattr(callback_sender, "LONG_QUEUE", 5)
     monkeypatch.setattr(callback_sender, "MAX_QUEUED", 25)
     other = harness.join(well_behaved, "table.*")
@@ -675,7 +688,7 @@ def test_a_client_that_is_slow_keeps_up(
 def test_a_sender_waits_for_a_slow_client(
     harness: Harness, sender: RegisteredClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One response is late for each message beyond the length of the queue, and those to others are not."""
+    """The hub delays one response to the sender for each message in excess of LONG_QUEUE, and no response to others."""
     monkeypatch.setattr(callback_sender, "LONG_QUEUE", 3)
     monkeypatch.setattr(operations, "SLOW_DOWN_TIME", 0.2)
     other, third = harness.join(well_behaved, "table.*"), harness.join()
@@ -707,7 +720,7 @@ def test_one_large_message_always_fits(
 
 
 def finally_received(harness: Harness, clients: list[RegisteredClient]) -> list[list[tuple[str, tuple[Any, ...]]]]:
-    """Return the calls of each client before a last message, which is sent now: nothing comes after that."""
+    """Send a last message to each client; return the calls that each client has received before it."""
     last = harness.join()
     for client in clients:
         last.hub.notify(last.key, client.id, {"samp.mtype": "table.last", "samp.params": {}})
@@ -719,8 +732,8 @@ def finally_received(harness: Harness, clients: list[RegisteredClient]) -> list[
     return received
 
 
-def test_many_calls_each_exactly_once(harness: Harness) -> None:
-    """R20, R21: 2000 calls among 20 clients, all at once; each is delivered once and gets one response."""
+def test_many_calls_are_delivered_exactly_once(harness: Harness) -> None:
+    """R20, R21: 20 clients make 2000 calls at the same time. Each call is delivered once and gets one response."""
     clients = [harness.join() for _ in range(20)]
 
     for client in clients:
@@ -762,8 +775,8 @@ def test_many_calls_each_exactly_once(harness: Harness) -> None:
     assert len(received) == 2000
 
 
-def test_many_broadcasts_each_exactly_once(harness: Harness, sender: RegisteredClient) -> None:
-    """R18, R24: ten to fifty recipients, in order."""
+def test_many_broadcasts_are_delivered_exactly_once(harness: Harness, sender: RegisteredClient) -> None:
+    """R18, R24: each of fifty recipients gets ten broadcasts in order."""
     others = [harness.join() for _ in range(50)]
     for number in range(10):
         message = {"samp.mtype": "table.x", "samp.params": {"n": str(number)}}
@@ -776,7 +789,7 @@ def test_many_broadcasts_each_exactly_once(harness: Harness, sender: RegisteredC
 
 
 def test_a_host_name_is_never_looked_up(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R37: DS9 names its machine; it is called at the address its request came from."""
+    """R37: DS9 puts the name of its machine into its URL. The hub calls the address from which the request came."""
 
     def no_lookup(*args: Any) -> Any:
         raise AssertionError(f"{args} was looked up")
@@ -784,7 +797,7 @@ def test_a_host_name_is_never_looked_up(harness: Harness, monkeypatch: pytest.Mo
     sender = harness.join()
     recipients = [harness.stack.enter_context(Recipient()) for _ in range(3)]
     clients = [RegisteredClient(harness, recipient) for recipient in recipients]
-    # the client side of this test needs no more look-ups; from here on the hub must make none
+    # the clients of this test have made their look-ups; from here on nothing may be looked up
     hub = harness.broker
     for host, client in zip(["some.host.example", "localhost", "0.0.0.0"], clients, strict=True):
         client.hub.setXmlrpcCallback(client.key, f"http://{host}:{client.recipient.port}/x")
@@ -800,8 +813,8 @@ def test_a_host_name_is_never_looked_up(harness: Harness, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "url", ["", "x", "file:///etc/passwd", "https://127.0.0.1/", "http://", "http://127.0.0.1:99999/"]
 )
-def test_a_bad_callback_url_is_a_fault(harness: Harness, url: str) -> None:
-    """R31: and the client stays not callable."""
+def test_an_invalid_callback_url_is_a_fault(harness: Harness, url: str) -> None:
+    """R31: the client does not become callable."""
     hub = harness.proxy()
     registered = hub.register(SECRET)
     with pytest.raises(xmlrpc.client.Fault, match="URL"):
@@ -827,7 +840,7 @@ def test_a_client_may_change_its_url(harness: Harness, sender: RegisteredClient)
 EVENTS = "samp.hub.event.*"
 
 
-def ask_as_jsamp(harness: Harness, client: RegisteredClient, operation: str, *params: str) -> None:
+def call_as_jsamp(harness: Harness, client: RegisteredClient, operation: str, *params: str) -> None:
     body = xmlrpc.client.dumps((client.key, *params), f"samp.hub.{operation}").encode()
     status, text = post(harness, body, {"User-Agent": "JSAMP/1.3.7"})
     assert status == 200
@@ -842,38 +855,38 @@ def events_of(client: RegisteredClient) -> list[tuple[str, str]]:
 def test_a_new_client_of_jsamp_gets_events_after_its_discovery_calls(
     harness: Harness, sender: RegisteredClient
 ) -> None:
-    """JSAMP loses events that arrive during its discovery calls: it gets them afterwards, all and in order."""
+    """JSAMP loses events that arrive during its discovery calls, so the hub sends them afterwards, all and in order."""
     jsamp = harness.join(well_behaved, EVENTS, "table.*")
     harness.settle(jsamp)
     jsamp.recipient.calls.clear()
-    ask_as_jsamp(harness, jsamp, "getRegisteredClients")
-    ask_as_jsamp(harness, jsamp, "getMetadata", sender.id)
+    call_as_jsamp(harness, jsamp, "getRegisteredClients")
+    call_as_jsamp(harness, jsamp, "getMetadata", sender.id)
     late = harness.join()
     late.hub.notify(late.key, jsamp.id, MESSAGE)
     jsamp.recipient.wait_for(1)
-    ask_as_jsamp(harness, jsamp, "getSubscriptions", sender.id)
-    assert events_of(jsamp) == [("votable", "")]  # an event waits, a message does not
+    call_as_jsamp(harness, jsamp, "getSubscriptions", sender.id)
+    assert events_of(jsamp) == [("votable", "")]  # the hub defers events only
     jsamp.recipient.wait_for(3)
     assert events_of(jsamp)[1:] == [("register", late.id), ("subscriptions", late.id)]
 
 
 def test_other_new_clients_get_events_at_once(harness: Harness) -> None:
-    """Only clients of JSAMP are known to lose them."""
+    """Only JSAMP is known to lose events."""
     other = harness.join(well_behaved, EVENTS)
     queue = harness.broker.client(other.id).queue
     assert isinstance(queue, callback_sender.CallbackSender)
     harness.settle(other)
     other.hub.getRegisteredClients(other.key)
     assert queue._deferrer._timer is None
-    ask_as_jsamp(harness, other, "getRegisteredClients")
+    call_as_jsamp(harness, other, "getRegisteredClients")
     assert queue._deferrer._timer is not None
 
 
 def test_the_shutdown_event_does_not_wait(harness: Harness) -> None:
-    """R26: discovery calls do not defer it."""
+    """R26: the hub sends the shutdown event without delay, even during discovery calls."""
     jsamp = harness.join(well_behaved, EVENTS)
     harness.settle(jsamp)
-    ask_as_jsamp(harness, jsamp, "getRegisteredClients")
+    call_as_jsamp(harness, jsamp, "getRegisteredClients")
     late = harness.join()
     harness.broker.announce_shutdown()
     assert harness.profile.wait_until_delivered(5.0)
@@ -895,15 +908,15 @@ def test_all_messages_are_delivered_before_the_shutdown(harness: Harness, sender
 
 
 def test_the_shutdown_does_not_wait_for_unresponsive_clients(harness: Harness, sender: RegisteredClient) -> None:
-    """R26: bounded in time; a waiting caller gets a response."""
-    hole = harness.join()
-    hole.recipient.behave = lambda *_: hole.recipient.closing.wait(20) and None
+    """R26: the shutdown takes less than 2 s, and a waiting caller gets a response."""
+    silent = harness.join()
+    silent.recipient.behave = lambda *_: silent.recipient.closing.wait(20) and None
     responses: list[Any] = []
     waiter = threading.Thread(
-        target=lambda: responses.append(sender.hub.callAndWait(sender.key, hole.id, MESSAGE, "0"))
+        target=lambda: responses.append(sender.hub.callAndWait(sender.key, silent.id, MESSAGE, "0"))
     )
     waiter.start()
-    hole.recipient.wait_for(1)
+    silent.recipient.wait_for(1)
     harness.broker.announce_shutdown()
     begin = time.monotonic()
     assert not harness.profile.wait_until_delivered(0.3)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The Web Profile's server as browsers need it, and the requests that it rejects."""
+"""HTTP of the Web Profile: what browsers need, and the requests that the hub rejects."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ def fault_of(response: Response) -> str:
     return caught.value.faultString
 
 
-def test_a_preflight(port):
+def test_the_response_to_a_preflight(port):
     """R44, R48."""
-    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type", "Origin": ORIGIN}
-    response = request(port, "OPTIONS", "/", asks)
+    headers = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+        "Origin": ORIGIN,
+    }
+    response = request(port, "OPTIONS", "/", headers)
     assert response.status == 200
     assert response.body == b""
     assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -45,22 +49,22 @@ def test_a_preflight(port):
     assert "Content-Type" in response.headers["access-control-allow-headers"]
     assert int(response.headers["access-control-max-age"]) > 0
     assert "access-control-allow-private-network" not in response.headers
-    response = request(port, "OPTIONS", "/", {**asks, "Access-Control-Request-Private-Network": "true"})
+    response = request(port, "OPTIONS", "/", {**headers, "Access-Control-Request-Private-Network": "true"})
     assert response.headers["access-control-allow-private-network"] == "true"
 
 
 @pytest.mark.parametrize(
     "origin", ["https://sky.example", "http://localhost:8000", "null", "chrome-extension://abc", "file://"]
 )
-def test_the_origin_is_echoed(port, origin):
-    """R44, R48: ``null`` is a legal one."""
+def test_the_response_contains_the_origin(port, origin):
+    """R44, R48: ``null`` is a valid origin."""
     response = request(port, "POST", "/", {"Origin": origin}, PING)
     assert response.headers["access-control-allow-origin"] == origin
     assert "origin" in response.headers["vary"].lower()
     assert response.value == ""
 
 
-def test_without_an_origin_there_is_none_to_echo(port):
+def test_a_response_without_an_origin(port):
     """R44."""
     response = request(port, "POST", "/", {}, PING)
     assert "access-control-allow-origin" not in response.headers
@@ -69,7 +73,7 @@ def test_without_an_origin_there_is_none_to_echo(port):
 
 @pytest.mark.parametrize("path", ["/crossdomain.xml", "/clientaccesspolicy.xml"])
 def test_the_policy_files_of_plug_ins(port, path):
-    """R44."""
+    """R44: browser plug-ins get the files that allow access from all origins."""
     response = request(port, "GET", path)
     assert response.status == 200
     assert response.headers["content-type"] == "text/xml"
@@ -81,7 +85,7 @@ def test_the_policy_files_of_plug_ins(port, path):
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]"])
-def test_the_names_of_this_server(port, host):
+def test_names_of_this_machine_are_accepted_from_pages(port, host):
     """R45."""
     assert request(port, "POST", "/", {"Origin": ORIGIN}, PING, host=f"{host}:{port}").value == ""
 
@@ -89,8 +93,8 @@ def test_the_names_of_this_server(port, host):
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "localhost", "localhost:80", "127.0.0.1.evil.example:{port}"]
 )
-def test_other_names_are_rejected(port, host):
-    """R45: a page whose host name was made to resolve to this machine; R48: with a fault that it can read."""
+def test_other_host_names_are_rejected_from_pages(port, host):
+    """R45: a page may have its own host name resolve to this machine. R48: the page can read the fault."""
     host = host.format(port=port)
     response = request(port, "POST", "/", {"Origin": "http://evil.example"}, PING, host=host)
     assert "does not name this server" in fault_of(response)
@@ -100,14 +104,14 @@ def test_other_names_are_rejected(port, host):
 
 
 def test_a_request_without_a_host_is_rejected(port):
-    """R45: every browser sends one."""
+    """R45: every browser sends Host."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
         send(sock, "POST", "/", {}, PING)
         assert "does not name this server" in fault_of(Response(sock))
 
 
 def test_other_machines_are_rejected(make_hub, monkeypatch):
-    """R45: even if the system lets such a connection through."""
+    """R45: the hub rejects a connection from another machine, even if the system accepts it."""
     port = make_hub(web_profile=True)._web_port
     monkeypatch.setattr("pyvo.samp.web_profile.profile.is_loopback", lambda address: is_loopback("192.0.2.7"))
     assert "this computer only" in fault_of(request(port, "POST", "/", {"Origin": ORIGIN}, PING))
@@ -119,12 +123,12 @@ def test_other_machines_are_rejected(make_hub, monkeypatch):
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("192.168.1.1", False),
      ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False), ("8.8.8.8", False)],
 )  # fmt: skip
-def test_what_a_loopback_address_is(address, loopback):
+def test_is_loopback(address, loopback):
     """R45."""
     assert is_loopback(address) is loopback
 
 
-def test_what_names_this_server():
+def test_is_allowed_host():
     """R45."""
     assert is_allowed_host("localhost:21012", 21012)
     assert not is_allowed_host(None, 21012)
@@ -178,8 +182,8 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_parameters_that_do_not_fit_are_a_fault(port, operation):
-    """R48: too few, too many, and wrongly typed ones, with a good key and with a bad one."""
+def test_wrong_parameters_of_a_page_are_faults(port, operation):
+    """R48: too few parameters, too many, and parameters of a wrong type, with a valid key and with an invalid one."""
     good = OPERATIONS[operation]
     wrong = [[], good[:-1], [*good, "more"], [["list"], *good[1:]], [*good[:-1], ["list"]], [{}] * len(good), good]
     with Page(port) as page:
@@ -223,7 +227,7 @@ def head_only(port: int, **headers: str) -> Response:
         {"Content_Length": "5", "Transfer_Encoding": "chunked"},
     ],
 )
-def test_a_post_that_breaks_http_or_a_limit_is_a_fault_too(port, headers):
+def test_a_post_that_breaks_http_or_a_limit_is_a_fault(port, headers):
     """R48."""
     response = head_only(port, **headers)
     assert fault_of(response)
@@ -231,7 +235,7 @@ def test_a_post_that_breaks_http_or_a_limit_is_a_fault_too(port, headers):
     assert response.headers["connection"] == "close"
 
 
-def test_a_bomb_is_a_fault(port):
+def test_a_compressed_body_that_is_too_large_is_a_fault(port):
     """R48."""
     packer = zlib.compressobj(wbits=31)
     body = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()
@@ -247,6 +251,7 @@ def test_other_methods_get_a_response_that_the_page_can_read(port, method):
 
 
 def test_other_paths_are_not_found(port):
+    """A page can read the 404 response."""
     response = request(port, "GET", "/etc/passwd", {"Origin": ORIGIN})
     assert response.status == 404
     assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -271,8 +276,8 @@ def test_text_beyond_ascii_is_kept(port):
         assert page.call("getMetadata", page.id) == metadata
 
 
-def test_pages_are_served_by_ipv6_as_well(port):
-    """R45: a browser may take ``localhost`` for ::1."""
+def test_pages_are_served_over_ipv6(port):
+    """R45: a browser may resolve ``localhost`` to ::1."""
     try:
         sock = socket.create_connection(("::1", port), timeout=10)
     except OSError as error:
@@ -298,6 +303,6 @@ def test_the_send_filter():
         send_filter(["a*"])
 
 
-def test_preflights_are_remembered_for_a_day():
+def test_a_browser_may_cache_a_preflight_for_a_day():
     """R48."""
     assert cors.MAX_AGE == 86_400

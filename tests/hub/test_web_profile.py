@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pages as clients of a hub: consent, the operations, what they may send."""
+"""Pages as clients of a hub: consent, the operations, and the messages that they may send."""
 
 from __future__ import annotations
 
@@ -53,55 +53,55 @@ def test_registration(hub):
         assert page.call("getMetadata", page.id) == {}
 
 
-def test_an_old_page_sends_its_bare_name(hub):
-    """R40."""
+def test_an_old_page_registers_with_a_string(hub):
+    """R40: the string is its name."""
     with Page(hub) as page:
         assert page.call("register", "Old page")["samp.self-id"]
 
 
 @pytest.mark.parametrize("identity", [{}, {"samp.name": ""}, {"samp.name": {}}, [], ""])
-def test_a_page_must_state_its_name(hub, identity):
+def test_a_registration_without_a_name_is_a_fault(hub, identity):
     """R40."""
     with Page(hub) as page, pytest.raises(Fault, match="samp.name"):
         page.call("register", identity)
 
 
-def test_the_user_is_shown_the_origin_of_the_request(make_hub):
-    """R40: not one that the page states itself."""
-    asked = []
-    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
+def test_the_consent_request_contains_the_origin_of_the_http_request(make_hub):
+    """R40: the hub does not use an origin that the page puts into its metadata."""
+    requests = []
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (requests.append(given), True)[1])
     claims = {"samp.name": "Trust\x7fme\n\x1b[2J", "origin": "https://bank.example", "author": "x\n"}
     with Page(hub, "https://evil.example") as page:
-        # a control character can't even be written into XML, but DEL and line feeds can
+        # most control characters cannot be written into XML, but DEL and line feeds can
         claims["samp.name"] = claims["samp.name"].replace("\x1b", "")
         page.call("register", claims)
-    name, details, client, origin = asked[0]
+    name, details, client, origin = requests[0]
     assert name == "Trust?me [2J"
     assert origin == "https://evil.example"
     assert details == {"samp.name": "Trust?me [2J", "origin": "https://bank.example", "author": "x"}
     assert client[0] == "127.0.0.1"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="this system does not tell whose a connection is")
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be several users")
-def test_another_user_of_this_machine_is_refused(make_hub):
-    """Another user may not state an origin that is always allowed; root may do anything."""
-    asked = []
-    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (asked.append(given), True)[1])
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not report the user of a connection")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can use several user ids")
+def test_another_user_of_this_machine_is_rejected(make_hub):
+    """Another user could send an origin that is always allowed. Root may do anything."""
+    requests = []
+    hub = make_hub(web_profile=True, web_profile_dialog=lambda *given: (requests.append(given), True)[1])
     os.seteuid(4321)
     try:
-        page = Page(hub)  # a socket belongs to the user that makes it
+        page = Page(hub)  # a socket belongs to the user that creates it
     finally:
         os.seteuid(0)
     with page, pytest.raises(Fault, match="only the user that runs the hub"):
         page.register()
-    assert asked == []
+    assert requests == []
     with Page(hub) as page:
         page.register()
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-def test_a_user_who_says_no(make_hub):
+def test_a_denied_registration_is_a_fault(make_hub):
     """R40."""
     hub = make_hub(web_profile=True, web_profile_dialog="deny")
     with Page(hub) as page:
@@ -111,22 +111,22 @@ def test_a_user_who_says_no(make_hub):
 
 
 def test_without_a_terminal_no_page_is_allowed(make_hub):
-    """The default asks in the terminal, and tests have none."""
+    """The default prompt uses the terminal, and the tests have none."""
     hub = make_hub(web_profile=True)
     with Page(hub) as page, pytest.raises(Fault, match="did not allow"):
         page.register()
 
 
 class User:
-    """A user that decides when the test says so."""
+    """A consent prompt that decides when the test sets ``decided``."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.decided = threading.Event()
         self.decision: object = True
 
     def __call__(self, name: str, origin: str) -> object:
-        self.asked.append(f"{name} {origin}")
+        self.requests.append(f"{name} {origin}")
         assert self.decided.wait(20)
         self.decided.clear()
         return self.decision
@@ -141,7 +141,7 @@ def user(make_hub):
 
 
 def waiting_for_consent(user) -> int:
-    """Return how many registrations wait for the decision."""
+    """Return how many registrations wait for a decision."""
     return sum(len(ticket._waiting) for ticket in user.hub._running.web._consent._open_tickets())
 
 
@@ -151,24 +151,24 @@ def registering(page: Page, name: str = "Sky page"):
     return sock
 
 
-def test_an_open_request_blocks_no_other_client(user):
+def test_an_open_consent_request_blocks_no_other_client(user):
     """R41."""
     with Page(user.hub, "https://1.example") as one, Page(user.hub, "https://2.example") as two, Program(user.hub):
         first, second = registering(one, "1"), registering(two, "2")
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         assert two.call("ping") == ""
         with Program(user.hub, "x.y") as other:
             assert other.call("notifyAll", message("x.y")) == []
-        assert user.asked == ["1 https://1.example"]
+        assert user.requests == ["1 https://1.example"]
         user.decided.set()
         one.accept(one.receive(first))
-        wait_until(lambda: len(user.asked) == 2)
+        wait_until(lambda: len(user.requests) == 2)
         user.decided.set()
         two.accept(two.receive(second))
 
 
 def test_one_decision_registers_five_tabs_that_register_at_the_same_moment(user):
-    """R40, R41: a browser restores a session. Each has a registration of its own."""
+    """R40, R41: this happens when a browser restores a session. Each tab gets its own registration."""
     with contextlib.ExitStack() as stack:
         tabs = [stack.enter_context(Page(user.hub)) for _ in range(5)]
         socks = [registering(tab, f"tab {number}") for number, tab in enumerate(tabs)]
@@ -178,7 +178,7 @@ def test_one_decision_registers_five_tabs_that_register_at_the_same_moment(user)
             tab.accept(tab.receive(sock))
             tab.listen("x.y")
         assert len({tab.key for tab in tabs} | {tab.id for tab in tabs}) == 10
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
 def test_a_denial_denies_all_tabs(user):
@@ -192,14 +192,14 @@ def test_a_denial_denies_all_tabs(user):
         for tab, sock in zip(tabs, socks, strict=True):
             with pytest.raises(Fault, match="did not allow"):
                 tab.receive(sock)
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
-def test_a_tab_that_goes_away_leaves_the_request_open_for_others(user):
+def test_a_consent_request_stays_open_when_one_of_its_tabs_is_closed(user):
     """R41, R43."""
     with Page(user.hub) as one, Page(user.hub) as two, Program(user.hub) as program:
         first = registering(one)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         second = registering(two)
         wait_until(lambda: waiting_for_consent(user) == 2)
         first.close()
@@ -210,7 +210,7 @@ def test_a_tab_that_goes_away_leaves_the_request_open_for_others(user):
 
 
 def test_many_registrations_from_one_origin_are_one_request(user):
-    """R41: their number is limited, and they need no threads."""
+    """R41: the number of registrations is limited, and they need no threads."""
     threads = threading.active_count()
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(user.hub)) for _ in range(MAX_SHARING)]
@@ -223,11 +223,11 @@ def test_many_registrations_from_one_origin_are_one_request(user):
         assert threading.active_count() <= threads + 1
         user.decided.set()
         wait_until(lambda: len(user.hub._running.web._web_clients) == MAX_SHARING)
-        assert len(user.asked) == 1
+        assert len(user.requests) == 1
 
 
 def test_one_decision_registers_no_more_pages_than_the_limit(user, monkeypatch):
-    """The others get a fault."""
+    """The other pages get a fault."""
     monkeypatch.setattr(web_profile, "MAX_CLIENTS", 3)
     with contextlib.ExitStack() as stack:
         tabs = [stack.enter_context(Page(user.hub)) for _ in range(5)]
@@ -239,34 +239,34 @@ def test_one_decision_registers_no_more_pages_than_the_limit(user, monkeypatch):
         assert len(user.hub._running.web._web_clients) == 3
 
 
-def test_a_page_that_goes_away_while_its_request_is_open_is_not_registered(user):
+def test_a_page_that_is_closed_during_its_consent_request_is_not_registered(user):
     """R41, R43."""
     with Page(user.hub) as page, Page(user.hub, "https://b.example") as other, Program(user.hub) as program:
         registering(page).close()
         sock = registering(other)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         user.decided.set()
-        wait_until(lambda: len(user.asked) == 2)
+        wait_until(lambda: len(user.requests) == 2)
         user.decided.set()
         other.accept(other.receive(sock))
         assert sorted(program.call("getRegisteredClients")) == sorted(["hub", other.id])
 
 
-def test_consent_is_asked_each_time_unless_for_always(user):
+def test_a_decision_holds_once_unless_it_is_always(user):
     """R40."""
     with Page(user.hub) as page:
         for decision in (True, "always"):
             user.decision = decision
             sock = registering(page)
-            wait_until(lambda: user.asked)
+            wait_until(lambda: user.requests)
             user.decided.set()
             page.receive(sock)
-            assert user.asked.pop() == f"Sky page {ORIGIN}"
+            assert user.requests.pop() == f"Sky page {ORIGIN}"
         page.register()
-        assert user.asked == []
+        assert user.requests == []
 
 
-def test_an_upstream_dialog(make_hub):
+def test_a_dialog_of_the_upstream_class(make_hub):
     class Dialog(WebProfileDialog):
         def show_dialog(self, samp_name, details, client, origin):
             assert (samp_name, details["samp.name"], origin) == ("Sky page", "Sky page", ORIGIN)
@@ -282,10 +282,10 @@ def test_an_upstream_dialog(make_hub):
 
 
 def test_stopping_the_hub_denies_open_requests(user):
-    """R48: the page gets a fault before its connection ends."""
+    """R48: the page gets a fault before the hub closes its connection."""
     with Page(user.hub) as page:
         sock = registering(page)
-        wait_until(lambda: user.asked)
+        wait_until(lambda: user.requests)
         began = time.monotonic()
         user.hub.stop()
         assert time.monotonic() - began < 2
@@ -312,7 +312,7 @@ def test_the_number_of_pages_is_limited(hub, monkeypatch):
 # The operations
 
 
-def test_all_six_ways_of_sending_to_a_page(hub, page):
+def test_every_operation_that_sends_to_a_page(hub, page):
     """R18, R32, R42."""
     page.listen("x.y")
     with Program(hub, "z") as program:
@@ -343,7 +343,7 @@ def test_all_six_ways_of_sending_to_a_page(hub, page):
         assert responses == [OK]
 
 
-def test_all_six_ways_of_sending_from_a_page(hub, page):
+def test_every_operation_that_a_page_sends_with(hub, page):
     """R18, R20."""
     page.listen("z")
     with Program(hub, "table.load.votable") as program:
@@ -366,7 +366,7 @@ def test_all_six_ways_of_sending_from_a_page(hub, page):
         assert page.receive(sock) == OK
 
 
-def test_two_hundred_notifications_come_in_order(hub, page):
+def test_two_hundred_notifications_are_pulled_in_order(hub, page):
     """R24, R42."""
     page.listen("x.y")
     with Program(hub) as program:
@@ -396,7 +396,7 @@ def test_ping_with_and_without_a_key(hub, page):
     assert page.call("ping") == ""
 
 
-def test_there_is_no_callback_url_in_this_profile(page):
+def test_a_page_cannot_set_a_callback_url(page):
     """R39."""
     with pytest.raises(Fault, match="no method"):
         page.call("setXmlrpcCallback", "http://127.0.0.1:1/")
@@ -419,7 +419,7 @@ def test_allowing_callbacks_again_keeps_the_queue(hub, page):
 
 
 def test_a_late_reply_of_a_page_is_dropped(hub, page):
-    """R22: after a fault sampjs would unregister. R21: a second reply, or a forged one, gets a fault."""
+    """R22: a late reply gets no fault, because sampjs would unregister. R21: a second or forged reply gets a fault."""
     page.listen("x.y")
     with Program(hub) as program:
         with pytest.raises(Fault, match="has not responded"):
@@ -432,13 +432,13 @@ def test_a_late_reply_of_a_page_is_dropped(hub, page):
         assert len(program.wait_for(1)) == 1
         with Page(hub) as other:
             other.register()
-            for client, answered in ((page, late), (page, msg_id), (page, "forged"), (other, late), (other, msg_id)):
+            for client, replied in ((page, late), (page, msg_id), (page, "forged"), (other, late), (other, msg_id)):
                 with pytest.raises(Fault, match="waits for a reply"):
-                    client.call("reply", answered, OK)
+                    client.call("reply", replied, OK)
 
 
-def test_allowing_callbacks_no_longer(hub, page):
-    """R13, R23, R39."""
+def test_a_page_can_stop_allowing_callbacks(hub, page):
+    """R13, R23, R39: its subscriptions end, and its pending calls get an error."""
     page.listen("x.y")
     with Program(hub, "z") as program:
         program.call("call", page.id, "tag", message("x.y"))
@@ -462,7 +462,7 @@ def test_an_invalid_boolean_is_a_fault(page, allow):
         page.call("allowReverseCallbacks", allow)
 
 
-def test_numbers_are_accepted(hub, page):
+def test_numbers_are_accepted_from_pages(hub, page):
     """R5."""
     assert page.call("allowReverseCallbacks", True) == ""
     assert page.call("pullCallbacks", 0) == []
@@ -471,7 +471,7 @@ def test_numbers_are_accepted(hub, page):
         page.call("pullCallbacks", "soon")
 
 
-def test_unregistering(hub, page):
+def test_a_page_that_unregisters_has_no_valid_key(hub, page):
     """R9, R10."""
     with Program(hub, "samp.hub.event.unregister") as program:
         page.call("unregister")
@@ -481,7 +481,7 @@ def test_unregistering(hub, page):
                 page.call(method, *params)
 
 
-def test_keys_are_good_for_their_own_profile_alone(hub, page):
+def test_keys_are_valid_in_their_own_profile_only(hub, page):
     """R38."""
     with Program(hub) as program:
         program.key, page.key = page.key, program.key
@@ -501,8 +501,8 @@ def test_a_page_is_notified_that_the_hub_shuts_down(hub, page):
     assert callback["samp.params"][1]["samp.mtype"] == "samp.hub.event.shutdown"
 
 
-def test_a_page_between_two_pulls_is_notified_too(hub, page):
-    """R26, R42: the hub waits a moment for its next pull."""
+def test_a_page_between_two_pulls_is_notified_that_the_hub_shuts_down(hub, page):
+    """R26, R42: the hub waits a moment for the page's next pull."""
     page.listen("samp.hub.event.shutdown")
     page.pull("0")
     stopping = threading.Thread(target=hub.stop)
@@ -534,7 +534,7 @@ def _pulls(hub: SAMPHubServer, page: Page) -> int:
         "bibcode.load",
     ],
 )
-def test_safe_messages_pass(hub, page, mtype):
+def test_a_page_may_send_safe_messages(hub, page, mtype):
     """R47."""
     with Program(hub, mtype) as program:
         page.call("notify", program.id, message(mtype))
@@ -545,7 +545,7 @@ def test_safe_messages_pass(hub, page, mtype):
 @pytest.mark.parametrize(
     "mtype", ["ds9.set", "script.aladin.send", "client.env.get", "samp.msg.other", "tables.x", "table"]
 )
-def test_others_do_not(hub, page, mtype):
+def test_a_page_may_not_send_other_messages(hub, page, mtype):
     """R47."""
     page.listen("z")
     with Program(hub, mtype) as program:
@@ -563,7 +563,7 @@ def test_others_do_not(hub, page, mtype):
 
 
 @pytest.mark.parametrize("key", ["x-samp.mostly-harmless", "samp.mostly-harmless"])
-def test_a_recipient_may_say_otherwise(hub, page, key):
+def test_a_recipient_may_allow_or_forbid_messages_of_pages(hub, page, key):
     """R47."""
     with Program(
         hub, **{"ds9.set": {key: "1"}, "table.load.fits": {key: "0"}, "x.*": {key: "1"}, "x.y": {}}
@@ -586,14 +586,14 @@ def test_a_page_may_send_only_safe_messages_to_a_page(hub, page):
             other.call("notify", page.id, message("ds9.set"))
 
 
-def test_programs_may_send_anything_to_a_page(hub, page):
+def test_programs_may_send_any_message_to_a_page(hub, page):
     """R47."""
     page.listen("ds9.set")
     with Program(hub) as program:
         assert program.call("notifyAll", message("ds9.set")) == [page.id]
 
 
-def test_a_page_may_ask_the_hub(page):
+def test_a_page_may_send_a_query_to_the_hub(page):
     """R27, R47."""
     page.call("declareMetadata", {"samp.name": "me"})
     query = message("x-samp.query.by-meta", key="samp.name", value="me")
@@ -602,7 +602,7 @@ def test_a_page_may_ask_the_hub(page):
 
 
 def test_only_the_hub_sends_hub_events(hub, page):
-    """R25."""
+    """R25: not even a recipient that allows them gets such a message of a page."""
     with (
         Program(hub, "*", **{"samp.hub.*": {"x-samp.mostly-harmless": "1"}}),
         pytest.raises(Fault, match="Only the hub"),
@@ -619,8 +619,8 @@ def test_the_restriction_can_be_widened_or_lifted(make_hub, mtypes, allowed):
         assert page.call("notifyAll", message("ds9.set")) == ([program.id] if allowed else [])
 
 
-def test_the_port_in_use_is_no_failure(make_hub, caplog):
-    """R39: the Standard Profile is served all the same."""
+def test_the_hub_starts_if_the_web_port_is_in_use(make_hub, caplog):
+    """R39: the hub then serves only the Standard Profile."""
     first = make_hub(web_profile=True)
     second = make_hub(web_profile=True, web_port=first._web_port, mode="multiple")
     assert second.is_running
@@ -630,7 +630,7 @@ def test_the_port_in_use_is_no_failure(make_hub, caplog):
 
 
 def test_another_program_at_the_other_address_is_logged(make_hub, caplog):
-    """R39: a browser may find it instead of the hub."""
+    """R39: a browser may connect to that program instead of the hub."""
     with socket.socket(socket.AF_INET6) as other:
         try:
             other.bind(("::1", 0))
@@ -652,7 +652,7 @@ def test_a_hub_that_is_started_again_serves_pages_again(hub):
     assert hub.web_profile_running
 
 
-def test_two_strings_that_programs_import():
+def test_the_policy_files_are_constants_that_programs_import():
     """R44."""
     assert "cross-domain-policy" in web_profile.CROSS_DOMAIN
     assert "access-policy" in web_profile.CLIENT_ACCESS_POLICY

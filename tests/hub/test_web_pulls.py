@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Long polls over real connections, and pages that go away."""
+"""Pulls of pages over real connections, and pages that are closed or held up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def short_timeout(monkeypatch):
 
 
 def waiting(hub, page: Page) -> int:
-    """How many pulls of a page wait."""
+    """Return how many pulls of a page wait."""
     web_client = hub._running.web._web_clients.get(page.id)
     return len(web_client._waiting) if web_client is not None else 0
 
@@ -74,7 +74,7 @@ def is_registered(program: Program, page: Page) -> bool:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close as a killed browser does: with what has arrived unread."""
+    """Close the connection with a reset, as the system does for a killed browser that has not read all data."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
@@ -82,7 +82,7 @@ def reset(sock: socket.socket) -> None:
 # The long poll (R42)
 
 
-def test_a_waiting_pull_is_answered_the_moment_something_comes(hub, page, program):
+def test_a_waiting_pull_gets_its_response_at_once(hub, page, program):
     """R42."""
     sock = begin_pull(hub, page)
     times = []
@@ -95,7 +95,7 @@ def test_a_waiting_pull_is_answered_the_moment_something_comes(hub, page, progra
     assert sorted(times)[10] < 0.1
 
 
-def test_a_pull_ends_after_its_time(hub, page):
+def test_a_pull_ends_after_its_timeout(hub, page):
     """R42."""
     began = time.monotonic()
     assert page.pull("1") == []
@@ -103,7 +103,7 @@ def test_a_pull_ends_after_its_time(hub, page):
 
 
 def test_idle_pages_cost_neither_threads_nor_time(hub, program):
-    """R42."""
+    """R42: four pulls wait for 2 s; they use less than 0.1 s of processor time."""
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(4)]
         for page in pages:
@@ -115,13 +115,13 @@ def test_idle_pages_cost_neither_threads_nor_time(hub, program):
         assert sum(process.cpu_times()[:2]) - before < 0.1
 
 
-def test_other_calls_go_on_during_a_pull(hub, page):
+def test_a_page_can_make_other_calls_during_a_pull(hub, page):
     begin_pull(hub, page)
     assert page.call("getRegisteredClients") == ["hub"]
 
 
 def test_several_pulls_get_each_callback_once(hub, page, program):
-    """R42: three threads pull at once while two hundred notifications come."""
+    """R42: three threads pull at the same time while two hundred notifications arrive."""
     got: list[int] = []
     lock = threading.Lock()
 
@@ -142,8 +142,8 @@ def test_several_pulls_get_each_callback_once(hub, page, program):
     assert sorted(got) == list(range(200))
 
 
-def test_a_page_that_does_not_keep_connections(hub, page, program):
-    """JSAMP opens one for each request."""
+def test_a_page_that_opens_a_connection_for_each_pull(hub, page, program):
+    """JSAMP does so."""
     for number in range(5):
         with page.connect() as sock:
             page.send(sock, "pullCallbacks", page.key, "600", Connection="close")
@@ -152,7 +152,7 @@ def test_a_page_that_does_not_keep_connections(hub, page, program):
 
 
 @pytest.mark.parametrize("close", [socket.socket.close, reset])
-def test_a_pull_whose_connection_broke_loses_nothing(hub, page, program, close):
+def test_no_callback_is_lost_when_a_waiting_pull_breaks(hub, page, program, close):
     """R42."""
     for number in range(20):
         sock = begin_pull(hub, page)
@@ -163,7 +163,7 @@ def test_a_pull_whose_connection_broke_loses_nothing(hub, page, program, close):
 
 @pytest.mark.parametrize("close", [socket.socket.close, reset])
 def test_callbacks_of_a_response_that_was_discarded_unread_are_repeated(hub, page, program, close):
-    """R42: the callback was on its way when the connection broke."""
+    """R42: the connection breaks after the hub has sent the callback."""
     for number in range(20):
         sock = begin_pull(hub, page)
         send_numbers(program, number)
@@ -173,6 +173,7 @@ def test_callbacks_of_a_response_that_was_discarded_unread_are_repeated(hub, pag
 
 
 def test_callbacks_that_were_read_are_not_repeated(hub, page, program):
+    """R42: closing the connection afterwards repeats nothing."""
     for number in range(20):
         sock = begin_pull(hub, page)
         send_numbers(program, number)
@@ -182,7 +183,7 @@ def test_callbacks_that_were_read_are_not_repeated(hub, page, program):
 
 
 def test_the_connection_of_the_first_of_several_pulls_breaks(hub, page, program):
-    """R42: its callbacks go to another one that waits."""
+    """R42: another waiting pull gets its callbacks."""
     first, second = begin_pull(hub, page), begin_pull(hub, page)
     send_numbers(program, 1)
     wait_until(lambda: waiting(hub, page) == 1)
@@ -191,7 +192,7 @@ def test_the_connection_of_the_first_of_several_pulls_breaks(hub, page, program)
 
 
 def test_callbacks_are_not_repeated_when_a_later_response_was_discarded(hub, page, program):
-    """R42: connections are kept, and used for other requests, too."""
+    """R42: a browser keeps its connections, and uses them for other requests."""
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     assert numbers(page.receive(sock)) == [1]
@@ -204,7 +205,7 @@ def test_callbacks_are_not_repeated_when_a_later_response_was_discarded(hub, pag
 
 
 def test_a_large_message_to_a_slow_page(hub, page, program):
-    """The rest of a response that does not fit into the socket is written later."""
+    """The hub writes the part of a response that does not fit into the socket buffer later."""
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
     threading.Event().wait(0.3)
@@ -212,7 +213,7 @@ def test_a_large_message_to_a_slow_page(hub, page, program):
     assert len(callback["samp.params"][1]["samp.params"]["pad"]) == 8_000_000
 
 
-def test_the_callbacks_of_a_large_response_that_breaks_off_are_repeated(hub, page, program):
+def test_the_callbacks_of_an_incomplete_response_are_repeated(hub, page, program):
     """R42."""
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
@@ -222,8 +223,8 @@ def test_the_callbacks_of_a_large_response_that_breaks_off_are_repeated(hub, pag
 
 
 @pytest.mark.slow
-def test_connections_that_break_at_any_moment(hub, page, program):
-    """R42: whatever breaks when, each callback is read once, in order."""
+def test_connections_that_break_at_random_moments(hub, page, program):
+    """R42: the page reads each callback once, in order."""
     import random
 
     chance = random.Random(7)
@@ -254,11 +255,11 @@ def test_connections_that_break_at_any_moment(hub, page, program):
     assert broken > 10
 
 
-# Gone pages (R43)
+# Pages that are closed or held up (R43)
 
 
 def test_a_closed_tab_is_unregistered_and_others_are_notified(hub, page, short_timeout):
-    """R43, R23: also callers that wait for its response."""
+    """R43, R23: a caller that waits for the tab's response gets an error."""
     with Program(hub, EVENTS) as program:
         sock = begin_pull(hub, page)
         program.call("call", page.id, "tag", message("x.y"))
@@ -284,8 +285,8 @@ def test_a_closed_tab_is_unregistered_within_15_seconds(hub, page):
         assert time.monotonic() - began > 9
 
 
-def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, short_timeout):
-    """R43: it has broken nothing off. That the connection of its last pull is closed means nothing."""
+def test_a_page_that_is_held_up_between_two_pulls_stays_registered(hub, page, program, short_timeout):
+    """R43: the page has not broken off a pull. The hub does not count the closed connection of its last pull."""
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -296,7 +297,7 @@ def test_a_page_that_is_held_up_between_two_pulls_stays(hub, page, program, shor
 
 
 def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, program, short_timeout):
-    """R43: the connection that the page's last request came by, after others, is closed at once."""
+    """R43: the browser closes at once the connection that carried the page's last request after earlier ones."""
     send_numbers(program, 1)
     assert numbers(page.pull()) == [1]
     page._main.close()
@@ -304,7 +305,7 @@ def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(hub, page, progra
 
 
 def test_a_page_that_does_not_read_its_response_is_held_up(hub, page, program, short_timeout, monkeypatch):
-    """R43: the hub closes the connection, not the page, which gets its callbacks with the next pull (R42)."""
+    """R43: the hub, not the page, closes the connection. The next pull gets the callbacks (R42)."""
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     program.call("notifyAll", message("x.y", n="1", pad="x" * 8_000_000))
@@ -316,7 +317,7 @@ def test_a_page_that_does_not_read_its_response_is_held_up(hub, page, program, s
 
 
 def test_client_timeout_does_not_apply_to_a_page_that_is_held_up(make_hub):
-    """It was last heard when it pulled; the time-out of its queue applies."""
+    """The last request of the page was its pull; only the time-out of its queue applies."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
     with Page(hub) as page, Program(hub) as program:
         page.register().listen("x.y")
@@ -327,8 +328,8 @@ def test_client_timeout_does_not_apply_to_a_page_that_is_held_up(make_hub):
         assert page.id in hub._running.web._web_clients
 
 
-def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_timeout, monkeypatch):
-    """R43: there is no sign of it, but its time has an end."""
+def test_a_tab_that_is_closed_between_two_pulls_is_unregistered(hub, page, program, short_timeout, monkeypatch):
+    """R43: the hub does not see that the tab is closed, so it waits for ``IDLE_TIMEOUT``."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
@@ -337,7 +338,7 @@ def test_a_tab_that_is_closed_between_two_pulls(hub, page, program, short_timeou
     wait_until(lambda: not is_registered(program, page))
 
 
-def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
+def test_a_page_that_pulls_again_in_time_stays_registered(hub, page, program, monkeypatch):
     """R43."""
     monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 1.0)
     for _ in range(4):
@@ -349,7 +350,7 @@ def test_a_page_that_pulls_again_in_time_stays(hub, page, program, monkeypatch):
     assert is_registered(program, page)
 
 
-def test_a_page_that_only_sends_stays(hub, program, short_timeout, monkeypatch):
+def test_a_page_that_only_sends_stays_registered(hub, program, short_timeout, monkeypatch):
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.3)
     with Page(hub) as page:
         page.register()
@@ -358,8 +359,8 @@ def test_a_page_that_only_sends_stays(hub, program, short_timeout, monkeypatch):
         assert is_registered(program, page)
 
 
-def test_a_page_that_never_pulls_what_waits_for_it_is_gone(hub, program, monkeypatch):
-    """R23: its callers do not wait without end."""
+def test_a_page_that_does_not_pull_its_callbacks_is_unregistered(hub, program, monkeypatch):
+    """R23: its callers get an error."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 2.0)
     with Page(hub) as page:
         page.register().listen("x.y")
@@ -367,7 +368,7 @@ def test_a_page_that_never_pulls_what_waits_for_it_is_gone(hub, program, monkeyp
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
 
 
-def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monkeypatch):
+def test_a_page_that_allows_callbacks_and_never_pulls_is_unregistered(hub, program, monkeypatch):
     """R43."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     with Page(hub) as page:
@@ -375,8 +376,8 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(hub, program, monk
         wait_until(lambda: not is_registered(program, page))
 
 
-def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, monkeypatch):
-    """R43: the browser keeps it for other tabs, which may even use it."""
+def test_a_closed_tab_is_unregistered_though_its_connection_stays_open(hub, page, program, monkeypatch):
+    """R43: the browser keeps the connection, and may use it for requests of other tabs."""
     monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
     assert page.pull("0") == []
 
@@ -388,7 +389,7 @@ def test_a_tab_that_is_closed_while_its_connection_is_kept(hub, page, program, m
     wait_until(is_gone)
 
 
-def test_a_page_that_was_reloaded_registers_anew(hub, page, short_timeout):
+def test_a_reloaded_page_has_a_new_registration(hub, page, short_timeout):
     """R43."""
     begin_pull(hub, page).close()
     with Page(hub) as again, Program(hub) as program:
@@ -398,8 +399,8 @@ def test_a_page_that_was_reloaded_registers_anew(hub, page, short_timeout):
         assert is_registered(program, again)
 
 
-def test_a_page_that_waits_is_not_silent(make_hub):
-    """``client_timeout`` does not apply while a pull waits, which may take ten minutes."""
+def test_client_timeout_does_not_apply_while_a_pull_waits(make_hub):
+    """A pull may wait for ten minutes."""
     hub = make_hub(web_profile=True, web_profile_dialog=lambda *_: True, client_timeout=0.5)
     with Page(hub) as page:
         page.register().listen("x.y")
@@ -408,7 +409,7 @@ def test_a_page_that_waits_is_not_silent(make_hub):
         assert page.id in hub._running.web._web_clients
 
 
-def test_pages_that_come_and_go_leave_nothing(hub):
+def test_pages_that_unregister_leave_nothing_in_the_hub(hub):
     with Page(hub) as page:
         for _ in range(100):
             page.register().listen("x.y")
@@ -426,8 +427,8 @@ def test_pages_that_come_and_go_leave_nothing(hub):
 # A full queue
 
 
-def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkeypatch):
-    """R50, R26."""
+def test_a_page_with_too_many_callbacks_is_unregistered(hub, page, monkeypatch):
+    """R50, R26: other pages can register afterwards."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED", 50)
     with Program(hub, EVENTS) as program:
         send_numbers(program, *range(60))
@@ -437,7 +438,7 @@ def test_a_queue_that_overflows_costs_the_page_and_not_the_hub(hub, page, monkey
             other.register()
 
 
-def test_an_overflow_in_bytes(hub, page, program, monkeypatch):
+def test_a_page_with_too_many_bytes_of_callbacks_is_unregistered(hub, page, program, monkeypatch):
     """R50."""
     monkeypatch.setattr(pull_queue, "MAX_QUEUED_BYTES", 1_000_000)
     for number in range(6):
@@ -463,7 +464,7 @@ def test_the_oldest_of_five_pulls_is_released(hub, program):
 
 
 def test_a_program_without_an_origin_is_not_a_browser(hub):
-    """R49: all web clients of one Python have one User-Agent, but no connections to share."""
+    """R49: the web clients of one Python have the same User-Agent, but no limit of connections."""
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub, "")).register().listen("x.y") for _ in range(6)]
         socks = [begin_pull(hub, page) for page in pages]
@@ -475,7 +476,7 @@ def test_a_program_without_an_origin_is_not_a_browser(hub):
 
 @pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("OPTIONS", "/"), ("GET", "/translator/x?http://h/")])
 def test_a_request_of_the_browser_releases_pulls_for_others(hub, monkeypatch, method, target):
-    """R49: its other requests may wait behind pulls."""
+    """R49: other requests of the browser may wait for connections that pulls occupy."""
     monkeypatch.setattr(pull_queue, "RELEASE_INTERVAL", 1000.0)
     with contextlib.ExitStack() as stack:
         pages = [stack.enter_context(Page(hub)).register().listen("x.y") for _ in range(6)]
@@ -489,7 +490,7 @@ def test_a_request_of_the_browser_releases_pulls_for_others(hub, monkeypatch, me
 
 
 def test_eight_tabs_with_six_connections_all_work(hub, program):
-    """R49: a model of a browser, in which each request must first get one of six connections."""
+    """R49: in this model of a browser each request waits for one of six connections."""
     connections = threading.Semaphore(6)
     got: dict[int, list[int]] = {}
     stop = threading.Event()
@@ -503,7 +504,7 @@ def test_eight_tabs_with_six_connections_all_work(hub, program):
             while not stop.is_set():
                 with connections:
                     got[index] += numbers(page.pull("3"))
-                time.sleep(0)  # other tabs' requests are in the browser's queue before this one's next
+                time.sleep(0)  # the requests of other tabs are in the browser's queue before the next one of this tab
 
     threads = [threading.Thread(target=tab, args=(index,)) for index in range(tabs)]
     for thread in threads:
@@ -531,7 +532,7 @@ def test_stopping_the_hub_ends_all_pulls(hub, page):
 
 
 def test_the_next_pull_of_a_page_that_was_disconnected_returns_the_final_message(hub, page, monkeypatch):
-    """R26: once. The number of kept messages is limited."""
+    """R26: it returns the message once. The number of stored messages is limited."""
     monkeypatch.setattr(web_profile, "MAX_FINAL_MESSAGES", 2)
     broker = hub._running.broker
     page.listen("samp.hub.disconnect")

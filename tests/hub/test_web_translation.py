@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Reading data through the hub (R46)."""
+"""Pages read data through the hub (R46)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def program(hub):
 
 @pytest.fixture
 def mention(page, program):
-    """Have a program mention a URL in a message to the page, which reads the message."""
+    """Return a function that has a program send a URL to the page, and that lets the page pull the message."""
 
     def mention(url: str) -> str:
         program.call("notify", page.id, message(MTYPE, url=url))
@@ -62,7 +62,7 @@ def file(tmp_path):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """A server without CORS headers."""
+    """A web server that sends no CORS headers."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), SiteHandler)
@@ -147,10 +147,10 @@ def site():
     site.server_close()
 
 
-# What may be read
+# URLs that a page may read
 
 
-def test_a_url_that_a_program_mentioned(page, mention, file):
+def test_a_page_may_read_a_url_that_a_program_mentioned(page, mention, file):
     """R46."""
     response = page.get(mention(file.as_uri()))
     assert response.status == 200
@@ -163,8 +163,8 @@ def test_a_url_that_a_program_mentioned(page, mention, file):
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "file%3A%2F%2F%2Fetc%2Fpasswd", "http://127.0.0.1:1/", "", "x", "%"]
 )
-def test_anything_else_is_forbidden(page, mention, file, url):
-    """R46: ``file:///etc/passwd`` first."""
+def test_a_page_may_not_read_other_urls(page, mention, file, url):
+    """R46: above all not ``file:///etc/passwd``."""
     mention(file.as_uri())
     response = page.get(url)
     assert response.status == 403
@@ -172,15 +172,15 @@ def test_anything_else_is_forbidden(page, mention, file, url):
     assert b"passwd" not in response.body
 
 
-def test_paths_that_wind(page, mention, file):
+def test_a_page_may_not_leave_the_path_of_a_mentioned_url(page, mention, file):
     """R46."""
     uri = mention(file.as_uri())
-    for winding in (f"{uri}/../../../../etc/passwd", uri.replace("a%20table", "%2e%2e/x"), f"{uri}%00", f"{uri}.bak"):
-        assert page.get(winding).status == 403
+    for path in (f"{uri}/../../../../etc/passwd", uri.replace("a%20table", "%2e%2e/x"), f"{uri}%00", f"{uri}.bak"):
+        assert page.get(path).status == 403
 
 
-def test_another_page_may_not(hub, page, mention, file):
-    """R46: what it could not see."""
+def test_another_page_may_not_read_the_url(hub, page, mention, file):
+    """R46: the other page has not received the URL."""
     uri = mention(file.as_uri())
     with Page(hub, "https://b.example") as other:
         other.register()
@@ -191,14 +191,14 @@ def test_another_page_may_not(hub, page, mention, file):
         assert other.get(uri).status == 403
 
 
-def test_a_page_that_has_left_may_not(page, mention, file):
+def test_a_page_that_has_unregistered_may_not_read_the_url(page, mention, file):
     uri = mention(file.as_uri())
     page.call("unregister")
     assert page.get(uri).status == 403
 
 
-def test_a_url_of_the_page_itself_or_of_another_page(hub, page, program, file):
-    """R46: nor when a program repeats it."""
+def test_a_page_may_not_read_a_url_that_a_page_mentioned_first(hub, page, program, file):
+    """R46: not even when a program repeats the URL."""
     uri = file.as_uri()
     with Page(hub, "https://b.example") as other:
         other.register().call("declareMetadata", {"samp.name": "x", "samp.icon.url": uri})
@@ -214,8 +214,8 @@ def test_a_url_of_the_page_itself_or_of_another_page(hub, page, program, file):
         assert page.get(uri).status == 403
 
 
-def test_a_url_in_a_message_that_was_refused_is_not_mentioned(hub, page, program, file):
-    """R46: no program can have seen it, so none repeats it."""
+def test_a_url_in_a_rejected_message_of_a_page_is_not_blocked(hub, page, program, file):
+    """R46: no program has received the URL, so no program repeats it."""
     uri = file.as_uri()
     with Page(hub, "https://b.example") as other:
         other.register()
@@ -232,7 +232,7 @@ def test_a_url_in_a_message_that_was_refused_is_not_mentioned(hub, page, program
     assert page.get(uri).body == BYTES
 
 
-def test_a_page_that_mentions_too_much_harms_itself_alone(hub, page, program, file, monkeypatch):
+def test_too_many_urls_of_a_page_affect_only_this_page(hub, page, program, file, monkeypatch):
     """R46."""
     monkeypatch.setattr(url_permissions, "MAX_BLOCKED", 10)
     uri = file.as_uri()
@@ -251,7 +251,7 @@ def test_a_page_that_mentions_too_much_harms_itself_alone(hub, page, program, fi
         assert page.get(uri).body == BYTES
 
 
-def test_a_url_in_a_response(page, program, file):
+def test_a_page_may_read_a_url_in_a_response(page, program, file):
     """R46."""
     page.call("call", program.id, "tag", message(MTYPE))
     msg_id = program.wait_for(1)[0][1][2]
@@ -260,7 +260,7 @@ def test_a_url_in_a_response(page, program, file):
     assert page.get(file.as_uri()).body == BYTES
 
 
-def test_a_url_in_the_response_that_was_waited_for(page, program, file):
+def test_a_page_may_read_a_url_in_the_response_to_call_and_wait(page, program, file):
     """R46."""
     sock = page.connect()
     page.send(sock, "callAndWait", page.key, program.id, message(MTYPE), "20")
@@ -270,8 +270,8 @@ def test_a_url_in_the_response_that_was_waited_for(page, program, file):
     assert page.get(file.as_uri()).body == BYTES
 
 
-def test_a_url_in_metadata(hub, page, program, file, tmp_path):
-    """R46: that the page asked for, or was told of by the hub."""
+def test_a_page_may_read_a_url_in_metadata(hub, page, program, file, tmp_path):
+    """R46: the page has requested the metadata, or has received them in an event."""
     program.call("declareMetadata", {"samp.name": "p", "samp.icon.url": file.as_uri()})
     assert page.get(file.as_uri()).status == 403
     page.call("getMetadata", program.id)
@@ -287,14 +287,14 @@ def test_a_url_in_metadata(hub, page, program, file, tmp_path):
 # Files
 
 
-def test_ways_to_write_the_url(page, mention, file):
-    """R48: raw as sampjs appends it, or percent-encoded as a whole."""
+def test_every_spelling_of_a_url_is_accepted(page, mention, file):
+    """R48: sampjs appends the URL as it is; other pages percent-encode the whole URL."""
     uri = mention(f"file://localhost/{file}")
     for text in (file.as_uri(), quote(file.as_uri(), safe=""), f"file:{quote(str(file))}", quote(uri, safe=":/")):
         assert page.get(text).body == BYTES
 
 
-def test_head(page, mention, file, site):
+def test_head_requests_of_pages(page, mention, file, site):
     """R46."""
     for url in (file.as_uri(), site.url + "/x"):
         response = page.get(mention(url), "HEAD")
@@ -311,7 +311,7 @@ def test_head(page, mention, file, site):
         ("bytes=9999-99999", BYTES[9999:]),
     ],
 )
-def test_ranges(page, mention, file, wanted, part):
+def test_ranges_of_a_file(page, mention, file, wanted, part):
     """R46."""
     response = page.get(mention(file.as_uri()), Range=wanted)
     assert response.status == 206
@@ -321,7 +321,7 @@ def test_ranges(page, mention, file, wanted, part):
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=9-2", "bytes=a-b"])
-def test_ranges_that_are_none_mean_all(page, mention, file, wanted):
+def test_an_invalid_range_is_ignored(page, mention, file, wanted):
     assert page.get(mention(file.as_uri()), Range=wanted).body == BYTES
 
 
@@ -339,8 +339,8 @@ def test_an_empty_file(page, mention, tmp_path):
     assert page.get(empty.as_uri(), Range="bytes=0-").status == 416
 
 
-def test_what_is_no_file(page, mention, tmp_path):
-    """R46: no directory, pipe or device, and no waiting for one."""
+def test_only_regular_files_can_be_read(page, mention, tmp_path):
+    """R46: a directory, a pipe and a device are rejected, and the hub does not wait for a pipe."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe", "/dev/zero", tmp_path / "link"):
@@ -351,15 +351,16 @@ def test_what_is_no_file(page, mention, tmp_path):
     assert page.get(mention("file:///tmp/a%00b")).status == 404
 
 
-def test_a_link_that_a_program_named(page, mention, file, tmp_path):
+def test_a_link_that_a_program_mentioned_can_be_read(page, mention, file, tmp_path):
+    """R46: the path of its target is another URL, which no program has mentioned."""
     link = tmp_path / "link.fits"
     link.symlink_to(file)
     assert page.get(mention(link.as_uri())).body == BYTES
     assert page.get(file.as_uri()).status == 403
 
 
-def test_what_is_read_cannot_act_for_the_hub(page, mention, file):
-    """An HTML file that is opened as a page of this server must not run."""
+def test_a_file_cannot_act_as_a_page_of_the_hub(page, mention, file):
+    """The scripts of an HTML file that a browser opens from this server must not run."""
     headers = page.get(mention(file.as_uri())).headers
     assert headers["content-security-policy"].startswith("sandbox")
     assert headers["x-content-type-options"] == "nosniff"
@@ -384,7 +385,7 @@ def test_a_page_that_stops_reading_delays_no_other(hub, page, mention, tmp_path)
         assert time.monotonic() - began < 2
 
 
-def test_too_many_at_a_time(hub, page, mention, tmp_path, monkeypatch):
+def test_the_number_of_transfers_is_limited(hub, page, mention, tmp_path, monkeypatch):
     monkeypatch.setattr(url_proxy, "MAX_TRANSFERS", 2)
     big = tmp_path / "big"
     with big.open("wb") as stream:
@@ -403,11 +404,11 @@ def test_too_many_at_a_time(hub, page, mention, tmp_path, monkeypatch):
 # Other servers
 
 
-def test_another_server(page, mention, site):
-    """R46: what it says is passed on; its cookies are not."""
+def test_the_hub_reads_from_another_server(page, mention, site):
+    """R46: the hub passes on the headers that describe the data, but no cookies, in either direction."""
     mention(site.url + "/x?a=1&b=%41 c\u00e9")
-    as_a_browser_sends_it = site.url + "/x?a=1&b=%41%20c%C3%A9"
-    response = page.get(as_a_browser_sends_it, Cookie="secret=1", Authorization="Basic x")
+    url_of_a_browser = site.url + "/x?a=1&b=%41%20c%C3%A9"
+    response = page.get(url_of_a_browser, Cookie="secret=1", Authorization="Basic x")
     assert response.body == BYTES
     assert response.headers["content-type"] == "image/x-odd"
     assert response.headers["etag"] == '"7"'
@@ -419,14 +420,14 @@ def test_another_server(page, mention, site):
 
 
 @pytest.mark.parametrize("path", ["/until-close", "/chunks"])
-def test_bodies_without_a_length(page, mention, site, path):
+def test_bodies_of_unknown_length(page, mention, site, path):
     response = page.get(mention(site.url + path))
     assert response.body == BYTES * (10 if path == "/chunks" else 1)
     assert "content-length" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/broken-chunks", "/short"])
-def test_a_body_that_breaks_off_is_not_taken_for_the_whole(page, mention, site, path):
+def test_an_incomplete_body_is_an_error_for_the_page(page, mention, site, path):
     with pytest.raises((ConnectionResetError, OSError)):
         page.get(mention(site.url + path))
 
@@ -453,7 +454,7 @@ def test_errors_of_another_server(page, mention, site, monkeypatch):
 
 
 def test_redirects(page, mention, site, file):
-    """R46: never to another scheme, be it only ``https``."""
+    """R46: the hub follows no redirect to another scheme, not even to ``https``."""
     site.locations.update(
         {
             "/a": "/b",
@@ -479,8 +480,8 @@ def test_redirects(page, mention, site, file):
         assert BYTES not in response.body
 
 
-def test_a_redirect_from_elsewhere_into_the_local_network(page, mention, site, monkeypatch):
-    """A server elsewhere could have the hub read a device that the page itself cannot reach."""
+def test_a_redirect_from_the_internet_into_the_local_network_is_not_followed(page, mention, site, monkeypatch):
+    """A server in the internet could otherwise have the hub read from a device that the page cannot reach."""
     site.locations["/elsewhere"] = site.url + "/inner"
     results = iter([True, False])
     monkeypatch.setattr(url_proxy, "is_global", lambda _sock: next(results))
@@ -494,7 +495,7 @@ def test_proxies_of_the_environment_are_not_used(page, mention, site, monkeypatc
     assert page.get(mention(site.url + "/x")).status == 200
 
 
-def test_a_server_that_is_silent_does_not_hold_up_the_stop(hub, page, mention, site):
+def test_a_silent_server_does_not_delay_the_stop(hub, page, mention, site):
     with page.connect() as sock:
         target = "/translator/" + page.translator.split("/")[-1] + mention(site.url + "/silent")
         send(sock, "GET", target, {"Host": f"localhost:{page.port}"})
@@ -506,9 +507,9 @@ def test_a_server_that_is_silent_does_not_hold_up_the_stop(hub, page, mention, s
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_600_megabytes_cost_no_memory(page, mention, site, tmp_path):
-    """R46: less than 50 MB of growth, and every byte as it was."""
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the memory figures of Linux")
+def test_a_file_of_600_mb_costs_no_memory(page, mention, site, tmp_path):
+    """R46: memory grows by less than 50 MB, and the page reads every byte of the file."""
     size = 600 << 20
     big = tmp_path / "big.fits"
     block = os.urandom(1 << 20)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pages in a browser, and programs of the Standard Profile, as a hub sees them."""
+"""Clients of the Web Profile and of the Standard Profile that send their requests over plain sockets."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Response:
 
     @property
     def value(self) -> Any:
-        """The value in the response; a fault is raised."""
+        """The value in the response. A fault is raised as an exception."""
         return xmlrpc.client.loads(self.body)[0][0]
 
 
 def request(
     port: int, method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"", host: str = ""
 ) -> Response:
-    """Make one request on a connection of its own."""
+    """Send one request over its own connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         send(sock, method, target, {"Host": host or f"localhost:{port}", **(headers or {})}, body)
         return Response(sock, method)
@@ -50,9 +50,9 @@ def send(sock: socket.socket, method: str, target: str, headers: dict[str, str],
 
 class Page:
     """
-    A page. Its calls go over one connection, each pull over one of its own.
+    A page. It makes its calls over one connection, and each pull of `begin_pull` over its own.
 
-    The status and the CORS headers of all responses are checked.
+    `receive` checks the status and the CORS headers of the response.
     """
 
     def __init__(self, hub: SAMPHubServer | int, origin: str = ORIGIN) -> None:
@@ -90,7 +90,7 @@ class Page:
         return response.value
 
     def call(self, method: str, *params: Any) -> Any:
-        """Make a call, with the key if there is one."""
+        """Make a call, with the key if the page has one."""
         self.send(self._main, method, *([self.key] if self.key else []), *params)
         return self.receive(self._main)
 
@@ -105,7 +105,7 @@ class Page:
         self.translator = identity["samp.url-translator"]
 
     def listen(self, *mtypes: str, **annotated: dict[str, Any]) -> Self:
-        """Allow callbacks, and subscribe."""
+        """Allow callbacks and subscribe."""
         self.call("allowReverseCallbacks", "1")
         self.call("declareSubscriptions", {mtype: {} for mtype in mtypes} | annotated)
         return self
@@ -116,12 +116,12 @@ class Page:
         return sock
 
     def pull(self, timeout: str = "10") -> list[tuple[str, list[Any]]]:
-        """Pull, and list what came: method and parameters."""
+        """Pull; return the method and the parameters of each callback."""
         callbacks = self.call("pullCallbacks", timeout)
         return [(callback["samp.methodName"], callback["samp.params"]) for callback in callbacks]
 
     def pull_some(self, number: int) -> list[tuple[str, list[Any]]]:
-        """Pull until so many callbacks have come."""
+        """Pull until this many callbacks have been returned."""
         got: list[tuple[str, list[Any]]] = []
         while len(got) < number:
             more = self.pull("10")
@@ -130,7 +130,7 @@ class Page:
         return got
 
     def get(self, url: str, method: str = "GET", **headers: str) -> Response:
-        """Ask the translator for a URL, which is appended as it is."""
+        """Request a URL from the translator. The URL is appended as it is."""
         target = self.translator.partition(f":{self.port}")[2] + url
         return request(self.port, method, target, {"Origin": self.origin, **headers})
 

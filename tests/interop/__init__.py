@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Our hub and client against programs that others wrote."""
+"""This package's hub and clients with programs of other authors."""

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A real browser, driven from Python, with pages of `node/client.html`, which use sampjs."""
+"""A browser that Python drives, with pages of `node/client.html`, which use sampjs."""
 from __future__ import annotations
 
 import itertools
@@ -24,7 +24,7 @@ TIMEOUT = 40.0
 
 
 class Page:
-    """One tab."""
+    """One tab of a browser."""
 
     def __init__(self, browser: Browser, number: int) -> None:
         self._browser = browser
@@ -32,7 +32,7 @@ class Page:
         self._closed = False
 
     def start(self, method: str, *args: Any) -> Future[Any]:
-        """Call a method of the page's `client`; the future gets its result."""
+        """Call a method of the page's `client`. The future gets its result."""
         return self._browser.submit("run", page=self._number, method=method, args=args)
 
     def run(self, method: str, *args: Any) -> Any:
@@ -44,7 +44,7 @@ class Page:
         return self._browser.submit("act", page=self._number, of=of, method=method, args=args).result(TIMEOUT)
 
     def evaluate(self, expression: str) -> Any:
-        """Evaluate JavaScript in the page and wait for the result of its promise, if it is one."""
+        """Evaluate JavaScript in the page; wait for the result if it is a promise."""
         return self._browser.submit("evaluate", page=self._number, expression=expression).result(TIMEOUT)
 
     def metrics(self) -> dict[str, float]:
@@ -53,11 +53,11 @@ class Page:
         return result
 
     def wait_for(self, selector: str, state: str = "visible") -> None:
-        """Wait until a selector finds something that is visible, hidden, attached or detached."""
+        """Wait until the element of a selector is visible, hidden, attached or detached."""
         self.act(selector, "waitFor", {"state": state, "timeout": 1000 * TIMEOUT / 2})
 
     def text(self, selector: str) -> str:
-        """The text that a selector finds."""
+        """Return the text of the element of a selector."""
         return str(self.act(selector, "innerText"))
 
     def set_permission(self, origin: str, name: str, setting: str) -> None:
@@ -67,7 +67,7 @@ class Page:
         ).result(TIMEOUT)
 
     def reload(self) -> None:
-        """Reload the page; it loses its state."""
+        """Reload the page. It loses its state."""
         self._browser.submit("reload", page=self._number).result(TIMEOUT)
 
     def go(self, url: str) -> None:
@@ -75,28 +75,28 @@ class Page:
         self._browser.submit("goto", page=self._number, url=url).result(TIMEOUT)
 
     def back(self) -> None:
-        """Go back to the page that was there before."""
+        """Go back to the previous page."""
         self._browser.submit("back", page=self._number).result(TIMEOUT)
 
     def close_dialog(self) -> None:
-        """Click the button of the dialog that holds the page up."""
+        """Click the button of the dialog that blocks the page."""
         self._browser.submit("closeDialog", page=self._number).result(TIMEOUT)
 
     def close(self) -> None:
-        """Close the tab as a user does: it does not unregister. Closing it again does nothing."""
+        """Close the tab as a user does. The page does not unregister. Closing it again does nothing."""
         if self._closed:
             return
         self._closed = True
         self._browser.submit("close", page=self._number).result(TIMEOUT)
 
     def screenshot(self, path: Path) -> None:
-        """Write what the tab shows to a PNG file."""
+        """Write a picture of the tab to a PNG file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._browser.submit("screenshot", page=self._number, path=str(path)).result(TIMEOUT)
 
 
 class Browser:
-    """A headless Chromium or Firefox with a profile of its own.
+    """A headless Chromium or Firefox with its own profile.
 
     Parameters
     ----------
@@ -138,20 +138,20 @@ class Browser:
 
     def _read(self, lines: IO[str]) -> None:
         for line in lines:
-            answer = json.loads(line)
+            response = json.loads(line)
             with self._lock:
-                future = self._open.pop(answer["id"])
-            if "error" in answer:
-                future.set_exception(RuntimeError(answer["error"]))
+                future = self._open.pop(response["id"])
+            if "error" in response:
+                future.set_exception(RuntimeError(response["error"]))
             else:
-                future.set_result(answer["result"])
+                future.set_result(response["result"])
         with self._lock:
             left, self._open = self._open, {}
         for future in left.values():
             future.set_exception(RuntimeError(f"the browser has ended: {self.log.read_text()}"))
 
     def submit(self, command: str, **details: Any) -> Future[Any]:
-        """Send a command to the driver; the future gets its result."""
+        """Send a command to the driver. The future gets its result."""
         future: Future[Any] = Future()
         with self._lock:
             number = next(self._numbers)
@@ -161,7 +161,7 @@ class Browser:
         return future
 
     def open(self, url: str) -> Page:
-        """Open a tab with that address."""
+        """Open a tab with this URL."""
         number = next(self._pages)
         self.submit("open", page=number, url=url).result(TIMEOUT)
         return Page(self, number)
@@ -172,11 +172,11 @@ class Browser:
 
     @property
     def pid(self) -> int:
-        """The number of the process that drives the browser."""
+        """The id of the process that drives the browser."""
         return self._process.pid
 
     def tab_processes(self) -> list[psutil.Process]:
-        """Find the processes that run the pages: not those of the browser's windows, network and graphics."""
+        """Return the processes that run pages, without those of the browser's windows, network and graphics."""
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             arguments = process.cmdline()
@@ -195,7 +195,7 @@ class Browser:
 
     def stop(self) -> None:
         """Close the browser with all its tabs."""
-        with suppress(BrokenPipeError):  # of one that was killed
+        with suppress(BrokenPipeError):  # the browser may have been killed
             self._to.close()
         try:
             self._process.wait(10)
@@ -207,23 +207,23 @@ class Browser:
 
 
 class Site(Program):
-    """A web server on a port of its own, which makes it an origin of its own. It sends no CORS headers.
+    """A web server on its own port, and so with its own origin. It sends no CORS headers.
 
     Parameters
     ----------
     directory : Path
-        What it serves.
+        The directory that it serves.
     host : str
-        The name by which pages call it; ``localhost`` and ``127.0.0.1`` are two origins even on one port.
+        The host name in its URLs. ``localhost`` and ``127.0.0.1`` are two origins even on one port.
     """
 
     def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
-        # In a process of its own: a browser keeps idle connections, and each would need a thread of the tests.
+        # It runs in another process, because a browser keeps idle connections, and each would need a thread here.
         command = (sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), "0")
         super().__init__(*command, env=environment(directory))
         port = self.wait_for_match(r"port ([0-9]+)\s")[1]
         self.origin = f"http://{host}:{port}"
 
     def url(self, path: str) -> str:
-        """The address of a file in the directory."""
+        """Return the URL of a file in the directory."""
         return f"{self.origin}/{path}"

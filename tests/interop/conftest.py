@@ -16,7 +16,7 @@ from .programs import Program, Screen, environment, need, wait_for_hub
 
 
 class Run(Protocol):
-    """Starts a program; extra keywords are environment variables."""
+    """A function that starts a program. Further keywords are environment variables."""
 
     def __call__(self, *command: str, **variables: str) -> Program: ...
 
@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def home(isolated: Path) -> Path:
-    """The home directory of this process, and of the programs too: no lockfile in it yet."""
+    """The home directory of this process and of the programs. It contains no lockfile yet."""
     return isolated
 
 
 @pytest.fixture
 def run(home: Path) -> Iterator[Run]:
-    """Start programs without a screen; they are ended after the test."""
+    """Return a function that starts a program without a screen. The program is ended after the test."""
     with ExitStack() as stack:
         def start(*command: str, **variables: str) -> Program:
             need(command[0])
@@ -51,7 +51,7 @@ def run(home: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
-    """One screen for all programs; a test ends its programs, so the next one finds it empty."""
+    """One screen for all programs. Each test ends its programs, so the screen is empty for the next test."""
     one = Screen(environment(tmp_path_factory.mktemp("screen")))
     yield one
     one.stop()
@@ -59,7 +59,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
 
 @pytest.fixture
 def show(home: Path, screen: Screen) -> Iterator[Run]:
-    """Start programs on the screen; they are ended after the test."""
+    """Return a function that starts a program on the screen. The program is ended after the test."""
     with ExitStack() as stack:
         def start(*command: str, **variables: str) -> Program:
             need(command[0])
@@ -70,14 +70,14 @@ def show(home: Path, screen: Screen) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Directory for screenshots: ``INTEROP_ARTEFACTS``, or ``build/interop`` of the project."""
+    """The directory for screenshots: ``INTEROP_ARTEFACTS``, or ``build/interop`` of the project."""
     chosen = os.environ.get("INTEROP_ARTEFACTS")
     return Path(chosen) if chosen else Path(__file__).parents[2] / "build" / "interop"
 
 
 @pytest.fixture
 def jsamp_hub(home: Path, run: Run) -> Program:
-    """JSAMP's hub, with the Standard Profile alone."""
+    """JSAMP's hub, with the Standard Profile only."""
     program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std")
     wait_for_hub(home)
     return program
@@ -85,7 +85,7 @@ def jsamp_hub(home: Path, run: Run) -> Program:
 
 @pytest.fixture
 def connect(home: Path) -> Iterator[Callable[..., RecordingClient]]:
-    """Connect clients of ours to the hub that runs in this home; they are disconnected after the test."""
+    """Return a function that connects a client of this package to the hub of this home, until the end of the test."""
     with ExitStack() as stack:
         def start(name: str, **metadata: str) -> RecordingClient:
             described = {"samp.description.text": "a test", **metadata}

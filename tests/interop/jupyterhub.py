@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A JupyterHub behind TLS, whose users log in with any name, with the extension of this package in their servers."""
+"""A JupyterHub behind TLS. Users log in with any name; their servers have the extension of this package."""
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +20,7 @@ from .programs import Program, environment
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = Path(__file__).with_name("node") / "node_modules"
-#: What `tests/interop/install` makes: an environment with JupyterHub and JupyterLab.
+#: The environment with JupyterHub and JupyterLab that `tests/interop/install` makes.
 PYTHON = Path(__file__).with_name("jupyterhub-venv") / "bin" / "python"
 PASSWORD = "secret of the test"
 
@@ -63,9 +63,9 @@ class JupyterHub:
     Attributes
     ----------
     program : Program
-        Its process; the output is that of the hub and of the servers of its users.
+        Its process. The output is that of the hub and of its users' servers.
     url : str
-        Where users find it, with a slash at the end.
+        The URL for users, with a slash at the end.
     """
 
     def __init__(self, program: Program, port: int, home: Path) -> None:
@@ -76,7 +76,7 @@ class JupyterHub:
 
 
 class User:
-    """A user who has logged in, without a browser: cookies, and requests with them."""
+    """A user who has logged in without a browser: the cookies, and requests with them."""
 
     def __init__(self, hub: JupyterHub, name: str) -> None:
         self.name = name
@@ -88,7 +88,7 @@ class User:
         assert status == 302, status
 
     def fetch(self, method: str, path: str, form: dict[str, str] | None = None) -> tuple[int, bytes]:
-        """Make a request; return status and body."""
+        """Send a request; return status and body."""
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -103,7 +103,7 @@ class User:
 
 
 def no_verification() -> ssl.SSLContext:
-    """Accept the certificate of the test."""
+    """Return a context that accepts the certificate of the test."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A network of one's own, in which even the fixed port 21012 is free.
+"""A new network, in which even the fixed port 21012 is free.
 
-The Web Profile has one port for the whole machine, so that two test runs (or a TOPCAT on the same screen) would be in
-each other's way. Linux can give a thread, and all threads and processes that it starts, a fresh network with nothing
-in it but the loopback.
+The Web Profile has one port for the whole machine, so two test runs, or a TOPCAT on the same screen, would conflict.
+Linux can give a thread, and all threads and processes that it starts, a new network that has only the loopback
+interface.
 """
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _IFF_UP = 0x1
 
 @contextmanager
 def own_network() -> Iterator[None]:
-    """Move this thread, and what it starts meanwhile, to a network where `WEB_PORT` is free.
+    """Move this thread, and all that it starts in the block, to a network in which `WEB_PORT` is free.
 
-    That takes Linux and root; everywhere else the machine's network has to do, and a test is skipped when the
-    port is in use there.
+    This needs Linux and root. Otherwise the network of the machine is used, and the test is skipped if the port is in
+    use there.
     """
     try:
         old = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -54,7 +54,7 @@ def own_network() -> Iterator[None]:
 
 
 def _call(name: str, *arguments: int) -> str | None:
-    """Call a function of libc (Python itself has these two from 3.12 on); return what went wrong."""
+    """Call a function of libc; return the error. Python itself has these two functions from 3.12 on."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc[name](*arguments) == 0:
         return None
@@ -72,4 +72,4 @@ def _need_free_port(reason: str) -> None:
         try:
             trial.bind(("127.0.0.1", WEB_PORT))
         except OSError as error:
-            pytest.skip(f"port {WEB_PORT} is taken ({error}), and {reason}")
+            pytest.skip(f"port {WEB_PORT} is in use ({error}), and {reason}")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""JupyterLab or Notebook, with a kernel of this package, and a page of it in a browser."""
+"""JupyterLab or Notebook, with a kernel that uses this package, and a page of it in a browser."""
 from __future__ import annotations
 
 import itertools
@@ -59,12 +59,12 @@ _RUN = """
 
 class JupyterServer(Program):
     """
-    A Jupyter server with JupyterLab or Notebook; each notebook has a kernel of its own.
+    A Jupyter server with JupyterLab or Notebook. Each notebook has its own kernel.
 
     Parameters
     ----------
     directory : Path
-        Where the notebooks are, and all other files of the server.
+        The directory of the notebooks, and of all other files of the server.
     app : str
         ``lab`` or ``notebook``.
     server, kernel : str
@@ -84,7 +84,7 @@ class JupyterServer(Program):
         spec.mkdir(parents=True)
         argv = [kernel, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "test", "language": "python"}))
-        # Where this package is installed, the server has its extension, and offers files to every hub
+        # An installation of this package enables the extension, with which the server offers files to every hub
         extensions = {"ServerApp": {"jpserver_extensions": {"pyvo.samp.jupyter_server": False}}}
         (directory / "config").mkdir()
         (directory / "config" / "jupyter_server_config.json").write_text(json.dumps(extensions))
@@ -113,8 +113,8 @@ class JupyterServer(Program):
         (self.directory / f"{name}.ipynb").write_text(json.dumps(content))
 
     def url(self, name: str, port: int | None = None) -> str:
-        """The address of the page of a notebook."""
-        # a workspace of its own: JupyterLab opens again what was open in it
+        """Return the URL of the page of a notebook."""
+        # each URL has its own workspace, because JupyterLab opens the documents of a workspace again
         workspace = f"lab/workspaces/{name}{next(self._workspaces)}/tree"
         path = f"{workspace if self.app == 'lab' else 'notebooks'}/{name}.ipynb"
         return f"http://127.0.0.1:{port or self.port}/{path}?token=secret"
@@ -137,11 +137,11 @@ class NotebookPage:
         self.version = str(self.page.evaluate(_READY))
 
     def run(self, number: int) -> None:
-        """Start a cell; it may run while the test goes on."""
+        """Start a cell. It may run while the test continues."""
         self.page.evaluate(_RUN % number)
 
     def wait_for(self, text: str) -> str:
-        """Wait until the outputs have a text; return the line that has it. Fail if there is an error first."""
+        """Wait until the outputs contain a text; return its line. An error before that fails the test."""
         output = str(self.page.evaluate(_OUTPUT % json.dumps(text)))
         found = [line for line in output.split("\n") if text in line and not output.startswith("ERROR")]
         if not found:
@@ -154,23 +154,23 @@ class NotebookPage:
         self.page.act(".pyvo-samp button", "click")
 
     def relay_text(self, title: str) -> str:
-        """Wait until the relay shows a title; return all that it shows."""
+        """Wait until the relay shows a title; return its whole text."""
         self.page.wait_for(f".pyvo-samp header >> text={title}")
         return self.page.text(".pyvo-samp")
 
     def execute(self, command: str) -> None:
-        """Execute a command of JupyterLab, as its menus do, and wait for its end."""
+        """Execute a command of JupyterLab, as its menus do, and wait until it has ended."""
         self.page.evaluate(f"window.jupyterapp.commands.execute({command!r}).then(() => true)")
 
     def reload(self) -> None:
-        """Reload the page, and wait until the notebook is there again; its kernel may be busy."""
+        """Reload the page, and wait until the notebook is open. Its kernel may be busy."""
         self.page.reload()
         self.page.evaluate(_READY.replace('!== "idle"', "=== undefined"))
 
 
 class Proxy:
     """
-    A network between the browser and the Jupyter server, which can be down.
+    A network between the browser and the Jupyter server. It can be interrupted.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class Proxy:
                 each.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Break all connections, and accept no new one."""
+        """Break all connections and accept no new ones."""
         self._is_down = True
         for each in self._sockets:
             with suppress(OSError):
@@ -226,7 +226,7 @@ class Proxy:
         self._is_down = False
 
     def stop(self) -> None:
-        """Close everything."""
+        """Close all sockets."""
         self.cut()
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
@@ -238,7 +238,9 @@ class Proxy:
 
 
 def venv_python(directory: Path, *packages: str) -> str:
-    """Return the Python of a virtual environment with these packages, which is made if there is none yet."""
+    """
+    Return the Python of a virtual environment with these packages. The environment is created if it does not exist.
+    """
     name = "-".join(re.sub(r"\W+", "_", package) for package in packages)
     python = directory / name / "bin" / "python"
     done = directory / name / "done"

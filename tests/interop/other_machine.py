@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Another machine: processes with a network and a home directory of their own, which ssh reaches.
+"""Another machine: processes with their own network and home directory, to which ssh connects.
 
-The network has nothing but its loopback interface: no port of this machine can be reached from there, and the reverse.
-The home directory of this machine's user is hidden there. ssh gets in with a key, through a real sshd, which
-``ProxyCommand`` starts inside; there is no port for others to connect to.
+The network has only its loopback interface, so neither machine can reach a port of the other one. The other machine
+does not see the home directory of this machine's user. ssh logs in with a key, through an sshd that ``ProxyCommand``
+starts on the other machine; no port is open for others.
 """
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SSHD = "/usr/sbin/sshd"
 
 class OtherMachine:
     """
-    Runs programs on it, and gives the options with which ssh gets there.
+    Another machine: it runs programs, and has the options with which ssh connects to it.
 
     Parameters
     ----------
     directory : path
-        For its files.
+        The directory for its files.
     hidden : path
-        A directory of this machine that is empty there.
+        A directory of this machine that is empty on the other one.
     """
 
     HOST = "root@observatory"
@@ -72,7 +72,7 @@ class OtherMachine:
         self._enter = ["nsenter", "--target", str(self._holder.pid), "--net", "--mount"]
 
     def _write_passwd(self) -> None:
-        """Give root another home directory there."""
+        """Write a password file in which root has another home directory."""
         lines = Path("/etc/passwd").read_text().splitlines()
         others = [line for line in lines if not line.startswith("root:")]
         text = "\n".join([f"root:x:0:0:root:{self.home}:/bin/bash", *others, ""])
@@ -80,17 +80,17 @@ class OtherMachine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a program there."""
+        """The environment of a program on the other machine."""
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
     @property
     def command(self) -> str:
-        """The command ``samp`` there."""
+        """The command ``samp`` on the other machine."""
         return f"env PYTHONPATH={ROOT} {sys.executable} -W error -m pyvo.samp"
 
     @property
     def options(self) -> list[str]:
-        """Options of ``samp bridge`` to get there."""
+        """Options of ``samp bridge`` to connect to the other machine."""
         proxy = shlex.join([*self._enter, SSHD, "-i", "-f", str(self.directory / "sshd_config")])
         options = {
             "ProxyCommand": proxy,
@@ -103,11 +103,11 @@ class OtherMachine:
         return [word for name, value in options.items() for word in ("--ssh-option", f"{name}={value}")]
 
     def run(self, *command: str) -> Program:
-        """Start a program there; it ends with the machine, or before."""
+        """Start a program on the other machine. It ends with the machine at the latest."""
         return self._stack.enter_context(Program(*self._enter, *command, env=self.environment))
 
     def start_hub(self) -> Program:
-        """Start a hub there."""
+        """Start a hub on the other machine."""
         hub = self.run(sys.executable, "-m", "pyvo.samp", "hub", "-w")
         hub.wait_for("The hub is running")
         return hub

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Programs by others: start them, read their output, and end them with all processes that they started.
+"""Programs of other authors: start them, read their output, and end them with all processes that they started.
 
 A test waits for a line of output, an exit status, or an event of the hub, never for a fixed time. Every wait has a
-deadline, and shows the output of the program when it fails.
+deadline. A wait that fails shows the output of the program.
 """
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 
 def need(*names: str) -> None:
-    """Skip the test, saying why, unless all these programs are installed."""
+    """Skip the test, with the reason, unless all these programs are installed."""
     for name in names:
         if shutil.which(name) is None:
             pytest.skip(f"{name} is not installed (tests/interop/install does it)")
 
 
 def environment(home: Path, display: str | None = None, **more: str) -> dict[str, str]:
-    """The environment for a program that must take `home` for the user's home directory.
+    """Return the environment of a program that must use `home` as the user's home directory.
 
-    Java reads the home directory from the password file, not from ``HOME``: an option sets it. Temporary files of the
-    programs are in the home, too.
+    Java reads the home directory from the password file and not from ``HOME``, so an option sets it. Temporary files of
+    the programs are in `home`, too.
     """
     common = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"}
     if display is not None:
@@ -45,14 +45,14 @@ def environment(home: Path, display: str | None = None, **more: str) -> dict[str
 
 
 class Program:
-    """One running program, in a process group of its own.
+    """A running program, in its own process group.
 
     Parameters
     ----------
     *command : str
         The program and its arguments.
     env : mapping
-        Its whole environment (see `environment`).
+        All of its environment variables (see `environment`).
     pass_fds : sequence of int
         File descriptors that it inherits.
     """
@@ -61,7 +61,7 @@ class Program:
         self.name = Path(command[0]).name
         self._text = ""
         self._ended = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._process = subprocess.Popen(
             command, env=dict(env), pass_fds=pass_fds, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -74,12 +74,12 @@ class Program:
         assert pipe is not None
         # os.read, not readline: a prompt has no end of line
         while chunk := os.read(pipe.fileno(), 65536):
-            with self._news:
+            with self._changed:
                 self._text += chunk.decode(errors="replace")
-                self._news.notify_all()
-        with self._news:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     @property
     def pid(self) -> int:
@@ -88,8 +88,8 @@ class Program:
 
     @property
     def output(self) -> str:
-        """All that the program has printed so far."""
-        with self._news:
+        """All output so far."""
+        with self._changed:
             return self._text
 
     def wait_for(self, text: str, timeout: float = 30.0) -> None:
@@ -100,17 +100,17 @@ class Program:
         """
         Wait until the output matches `pattern`, and return the match.
 
-        A program may write a line in several parts: a pattern that ends with ``\\s`` finds the whole of a last word.
+        A program may write a line in several parts. A pattern that ends with ``\\s`` matches the whole last word.
         """
-        with self._news:
-            self._news.wait_for(lambda: re.search(pattern, self._text) or self._ended, timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: re.search(pattern, self._text) or self._ended, timeout)
             match = re.search(pattern, self._text)
             if match is None:
                 pytest.fail(f"{self.name} did not print {pattern!r} within {timeout} s but:\n{self._text}")
         return match
 
     def finish(self, timeout: float = 60.0) -> int:
-        """Wait for the program's own end and return its exit status."""
+        """Wait until the program ends by itself; return its exit status."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -119,11 +119,11 @@ class Program:
         return status
 
     def stop(self) -> None:
-        """End the program and everything it started, by SIGTERM first."""
+        """End the program and all processes that it started, first by SIGTERM."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             self.signal(sign)
-            # wait for the end of all processes that can still write: the program may be a script that has started
-            # the real one
+            # wait for the end of all processes that can still write, because the program may be a script that has
+            # started another program
             self._reader.join(5.0)
             if not self._reader.is_alive():
                 break
@@ -132,7 +132,7 @@ class Program:
         self._process.stdout.close()
 
     def signal(self, sign: signal.Signals) -> None:
-        """Send a signal to the program and everything it started."""
+        """Send a signal to the program and all processes that it started."""
         try:
             os.killpg(self._process.pid, sign)
         except ProcessLookupError:
@@ -148,47 +148,47 @@ class Program:
 
 
 class Screen:
-    """An invisible screen (Xvfb), on a free display number."""
+    """An invisible screen (Xvfb) with a free display number."""
 
     def __init__(self, env: Mapping[str, str], size: str = "1280x1024x24") -> None:
         need("Xvfb", "import")
         ours, its = os.pipe()
         try:
-            # the server itself chooses a free display, so that two runs cannot race for one
+            # the server itself chooses a free display, so that two test runs cannot choose the same
             self._server = Program(
                 "Xvfb", "-displayfd", str(its), "-screen", "0", size, "-nolisten", "tcp", "-noreset",
                 env=env, pass_fds=(its,),
             )
             os.close(its)
-            with os.fdopen(ours) as answer:
-                self.display = ":" + answer.readline().strip()
+            with os.fdopen(ours) as stream:
+                self.display = ":" + stream.readline().strip()
         except BaseException:
             os.close(ours)
             raise
         self.env = {**env, "DISPLAY": self.display}
 
     def screenshot(self, path: Path) -> Path:
-        """Write what the screen shows to a PNG file."""
+        """Write a picture of the screen to a PNG file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["import", "-window", "root", str(path)], env=self.env, check=True, timeout=30)
         return path
 
     def click(self, x: int, y: int) -> None:
-        """Press and release the left mouse button there."""
+        """Press and release the left mouse button at a position."""
         need("xdotool")
         command = ["xdotool", "mousemove", str(x), str(y), "click", "1"]
         subprocess.run(command, env=self.env, check=True, timeout=30)
 
     def stop(self) -> None:
-        """Stop the server."""
+        """Stop the X server."""
         self._server.stop()
 
 
 def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
     """Call a probe of another program until its result is good; return that result.
 
-    Only for states without an event. Each probe is a message with a response, which limits the rate of the loop; the
-    short wait leaves time for the work of the program.
+    This is only for states without an event. Each probe is a message with a response, which limits the rate of the
+    loop. The short wait leaves the program time for its work.
     """
     pause = threading.Event()
     deadline = time.monotonic() + timeout
@@ -202,7 +202,7 @@ def until(probe: Callable[[], T], good: Callable[[T], bool], timeout: float = 30
 def wait_for_hub(home: Path, timeout: float = 60.0) -> None:
     """Wait until the hub of another program responds at the URL of its lockfile.
 
-    Such hubs write the file line by line, and before they are ready: at first they respond with a fault.
+    Such hubs write the file line by line, and before they are ready. At first they respond with a fault.
     """
     lockfile = home / ".samp"
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Record what a client of ours receives, in order, and wait for it."""
+"""Record the messages and responses that a client of this package receives, in order, and wait for them."""
 from __future__ import annotations
 
 import threading
@@ -12,7 +12,9 @@ from pyvo.samp import SAMPIntegratedClient
 
 
 class Received(NamedTuple):
-    """One delivery: a notification or call (its MType and params), or a response (its tag and the response map)."""
+    """
+    One delivery: a notification or call with its MType and params, or a response with its tag and the response map.
+    """
 
     kind: str
     sender: str
@@ -29,9 +31,9 @@ class Recorder:
     Parameters
     ----------
     client : SAMPIntegratedClient
-        A connected client; gets bindings for `mtype` and for responses with `tag`.
+        A connected client. The recorder binds its functions to `mtype` and to responses with `tag`.
     mtype : str
-        What to subscribe to, possibly a wildcard.
+        The MType to subscribe to, possibly a wildcard.
     tag : str
         The msg-tag whose responses are recorded.
     """
@@ -44,9 +46,9 @@ class Recorder:
         client.bind_receive_call(mtype, self._call)
         client.bind_receive_response(tag, self._response)
 
-    def _record(self, *what: Any) -> None:
+    def _record(self, *fields: Any) -> None:
         with self._changed:
-            self._all.append(Received(*what))
+            self._all.append(Received(*fields))
             self._changed.notify_all()
 
     def _notification(
@@ -64,7 +66,7 @@ class Recorder:
         self._record("response", sender, tag, response)
 
     def wait(self, count: int, accept: Accept = lambda _: True, timeout: float = 30.0) -> list[Received]:
-        """Wait until `count` of the deliveries are acceptable; return those."""
+        """Wait until there are `count` acceptable deliveries; return all acceptable ones."""
 
         def found() -> list[Received]:
             return [one for one in self._all if accept(one)]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A table and an image to send, made up but of the kind that astronomers send."""
+"""A table and an image to send. They are artificial, but of the kind that astronomers send."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 
 ROWS = 2345
 
-#: Where the middle of the image is (the Crab nebula), in degrees.
+#: Coordinates of the middle of the image (the Crab nebula), in degrees.
 RA, DEC = 83.633, 22.0145
 WIDTH, HEIGHT = 121, 81
 
@@ -33,7 +33,7 @@ def write_table(directory: Path) -> tuple[Table, str]:
 
 
 def write_image(directory: Path) -> str:
-    """Write a FITS image whose middle pixel lies at `RA`, `DEC`; return its URL."""
+    """Write a FITS image whose middle pixel is at `RA`, `DEC`; return its URL."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [RA, DEC]

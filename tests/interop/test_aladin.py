@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Aladin as a member of our hub, and as the hub of our client."""
+"""Aladin as a client of our hub, and Aladin's hub with our client."""
 from __future__ import annotations
 
 import re
@@ -21,21 +21,21 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def start(show: Run) -> Program:
-    """Start Aladin and wait until it can be talked to: it registers before that, and then drops what it is told."""
+    """Start Aladin and wait until it is ready. It registers earlier, but then ignores messages."""
     aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     aladin.wait_for("Command>", 60)
     return aladin
 
 
 def status(client: SAMPIntegratedClient, aladin: str) -> str:
-    """Ask Aladin what it shows, by its own script language."""
+    """Return the text with which Aladin's script language describes what is shown."""
     response = client.ecall_and_wait(aladin, "script.aladin.send", 20, script="status")
     assert response["samp.status"] == "samp.ok", response
     return str(response["samp.result"]["script.result"])
 
 
 def exercise(client: SAMPIntegratedClient, aladin: str, directory: Path) -> None:
-    """Let Aladin show an image and a table, and ask it for both and for the position."""
+    """Have Aladin show an image and a table; request the description of both, and the position."""
     response = client.ecall_and_wait(aladin, "image.load.fits", 60, url=write_image(directory), name="crab")
     assert response["samp.status"] == "samp.ok", response
     position = client.ecall_and_wait(aladin, "coord.get.sky", 20)["samp.result"]
@@ -55,10 +55,10 @@ def exercise(client: SAMPIntegratedClient, aladin: str, directory: Path) -> None
     assert [float(position["ra"]), float(position["dec"])] == pytest.approx([RA + 0.01, DEC], abs=1e-6)
 
 
-def test_aladin_shows_what_our_client_sends(
+def test_aladin_at_our_hub(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """Aladin on our hub loads an image and a table and answers where it looks."""
+    """Aladin loads an image and a table, and responds with the position in its view."""
     client = connect("sender")
     start(show)
     aladin = client.wait_for("Aladin", 60, "image.load.fits").id
@@ -66,8 +66,13 @@ def test_aladin_shows_what_our_client_sends(
     screen.screenshot(artefacts / "aladin.png")
 
 
-def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
-    """Aladin registers before it is ready. What it refuses then comes back as its error; nothing waits (R23)."""
+def test_a_call_to_aladin_before_it_is_ready_ends(
+    hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path
+) -> None:
+    """
+    Aladin registers before it is ready. The caller of a message that Aladin then rejects gets Aladin's error at
+    once (R23).
+    """
     client = connect("sender")
     show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     aladin = client.wait_for("Aladin", 60, "image.load.fits").id
@@ -75,8 +80,11 @@ def test_aladin_that_is_not_ready_is_reported(hub: SAMPHubServer, connect: Conne
     assert response["samp.status"] in ("samp.ok", "samp.error"), response
 
 
-def test_aladin_after_a_new_start_of_the_hub(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
-    """Aladin registers again, but at an address that it has closed: the caller is told so, and does not wait (R23)."""
+def test_a_call_to_aladin_after_a_restart_of_the_hub_ends(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
+    """
+    Aladin registers again, but with an address that it has closed. The caller gets an error and does not wait
+    (R23).
+    """
     client = connect("one")
     start(show)
     client.wait_for("Aladin", 60, "coord.get.sky")
@@ -90,10 +98,10 @@ def test_aladin_after_a_new_start_of_the_hub(hub: SAMPHubServer, connect: Connec
     assert response["samp.error"]["samp.code"] == "samp.noresponse"
 
 
-def test_our_client_works_with_aladins_own_hub(
+def test_our_client_at_aladins_hub(
     home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """The same code, with Aladin for the hub, and messages between clients of ours."""
+    """The same as at our hub, and messages between our clients."""
     start(show)
     wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Programs by others on one hub, Python on another one, and a bridge between."""
+"""Programs of other authors at one hub, Python at another hub, and a bridge between them."""
 from __future__ import annotations
 
 import threading
@@ -17,7 +17,7 @@ from pyvo.samp import Bridge, SAMPHubServer, SAMPIntegratedClient
 from pyvo.samp.bridge import BridgeState, LocalPair, Policy
 from pyvo.samp.lockfile import read_lockfile
 from tests.bridge.conftest import RecordingClient, Side
-from tests.bridge.test_messages import check_every_way_of_sending
+from tests.bridge.test_messages import check_every_operation_that_sends
 
 from .conftest import Run
 from .programs import Program, Screen, until, wait_for_hub
@@ -26,12 +26,12 @@ from .test_exchange import assert_same, coverage, from_topcat, image, stars, sta
 
 pytestmark = pytest.mark.timeout(200)
 
-#: Seconds for which nobody may come or go.
+#: Seconds in which no client may register or unregister.
 QUIET_TIME = 30.0
 
 
 class Server:
-    """The hub of a server, and Python clients there. The desk is the hub in the home directory."""
+    """The hub of a server, and Python clients of it. The desk is the hub in the home directory."""
 
     def __init__(self, home: Path, directory: Path) -> None:
         self.stack = ExitStack()
@@ -41,7 +41,7 @@ class Server:
         self.stack.callback(self.hub.stop)
 
     def bridge(self, *allowed: str) -> tuple[Bridge, Bridge]:
-        """Join both hubs."""
+        """Start a bridge between both hubs."""
         pair = LocalPair(("desk", "server"))
         policy = Policy(allowed, allowed)
         lockfiles = self.home / ".samp", self.lockfile
@@ -52,7 +52,7 @@ class Server:
         return bridges[0], bridges[1]
 
     def connect(self, name: str, *, at_desk: bool = False) -> SAMPIntegratedClient:
-        """Connect a client."""
+        """Connect a client to one of the hubs."""
         client = SAMPIntegratedClient(name=name, description="a test")
         client.connect(hub_params=read_lockfile(self.home / ".samp" if at_desk else self.lockfile))
         self.stack.callback(client.disconnect)
@@ -67,7 +67,7 @@ def server(home: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def start_topcat(desk: str, request: pytest.FixtureRequest, home: Path, show: Run) -> None:
-    """Start TOPCAT on one of the hubs, which is the desk's."""
+    """Start TOPCAT at the hub of the desk, which may be TOPCAT's own."""
     if desk == "topcat":
         show("topcat", "-hub")
         wait_for_hub(home)
@@ -80,7 +80,10 @@ def start_topcat(desk: str, request: pytest.FixtureRequest, home: Path, show: Ru
 def test_topcat_at_the_desk(
     request: pytest.FixtureRequest, home: Path, server: Server, show: Run, screen: Screen, artefacts: Path, desk: str
 ) -> None:
-    """A table there and back, a selection and a row both ways, coordinates; on our hub, JSAMP's and TOPCAT's own."""
+    """
+    A table in both directions, a selection and a row in both directions, and coordinates; at our hub, JSAMP's and
+    TOPCAT's.
+    """
     start_topcat(desk, request, home, show)
     server.bridge()
     sender, at_desk = server.connect("Python"), server.connect("another program", at_desk=True)
@@ -92,7 +95,7 @@ def test_topcat_at_the_desk(
 
     assert link.select(np.ma.filled(table["mag"] < 14, False)).ok
     assert link.highlight(-1).ok
-    # TOPCAT's user selects rows: what it sends then, to all
+    # the message that TOPCAT sends to all clients when its user selects rows
     python = at_desk.wait_for("Python (via server)", 60, "table.select.rowList").id
     selected = threading.Event()
     link.on_select(lambda mask: selected.set())
@@ -115,23 +118,23 @@ def test_topcat_at_the_desk(
     sender.enotify_all("coord.pointAt.sky", ra=RA, dec=DEC)
     assert arrived.wait(30)
     assert received == [{"ra": str(RA), "dec": str(DEC)}]
-    for row in range(10):  # in TOPCAT's own event loop, which comes to paint its windows between these
+    for row in range(10):  # between these calls TOPCAT's event loop paints its windows
         assert link.highlight(row).ok
     screen.screenshot(artefacts / f"bridge-topcat-{desk}.png")
 
 
 def from_topcat_by_bridge(client: SAMPIntegratedClient) -> Any:
-    """Have TOPCAT hand out its table: the URL in its response is one of the bridge."""
-    given = until(
+    """Return the table of TOPCAT. The URL in TOPCAT's response is one of the bridge."""
+    response = until(
         lambda: client.ecall_and_wait("topcat (via desk)", "table.get.stil", 30, format="votable"),
         lambda response: response["samp.status"] == "samp.ok",
     )
-    assert given["samp.result"]["url"].startswith("http://127.0.0.1:")
+    assert response["samp.result"]["url"].startswith("http://127.0.0.1:")
     return from_topcat(client)
 
 
-def test_every_way_of_sending_with_jsamps_hub(jsamp_hub: Program, server: Server, tmp_path: Path) -> None:
-    """3 + 3 clients, one of the hubs JSAMP's: each message arrives once, and each call gets one response."""
+def test_every_operation_that_sends_with_jsamps_hub(jsamp_hub: Program, server: Server, tmp_path: Path) -> None:
+    """Of 3 + 3 clients, three at JSAMP's hub, each receives each message once, and each call gets one response."""
     bridges = server.bridge()
 
     def connect_at(lockfile: Path) -> Callable[..., RecordingClient]:
@@ -147,15 +150,15 @@ def test_every_way_of_sending_with_jsamps_hub(jsamp_hub: Program, server: Server
         Side(server.hub, bridge, connect_at(lockfile))
         for bridge, lockfile in zip(bridges, (server.home / ".samp", server.lockfile), strict=True)
     ]
-    check_every_way_of_sending((sides[0], sides[1]), ("desk", "server"), ordered=False)
-    # JSAMP's hub rejects what is not ASCII
+    check_every_operation_that_sends((sides[0], sides[1]), ("desk", "server"), ordered=False)
+    # JSAMP's hub rejects text that is not ASCII
     with pytest.warns(UserWarning, match="ASCII"):
         sides[1].connect("Héloïse")
     sides[0].connect("witness").find("H?lo?se (via server)")
 
 
 def test_broadcast_of_topcat(hub: SAMPHubServer, server: Server, show: Run, screen: Screen) -> None:
-    """What the user of TOPCAT broadcasts arrives on the server as a Table, once."""
+    """A table that the user of TOPCAT broadcasts arrives on the server once, as a Table."""
     from .test_topcat import BROADCAST
 
     server.bridge()
@@ -167,7 +170,7 @@ def test_broadcast_of_topcat(hub: SAMPHubServer, server: Server, show: Run, scre
         client.wait_for("topcat (via desk)", 60, "table.load.votable")
         link = client.link(table, to="topcat")
         until(lambda: link.highlight(0), lambda report: report.ok)
-        for row in range(10):  # in TOPCAT's own event loop, which comes to paint its button between these
+        for row in range(10):  # between these calls TOPCAT's event loop paints its button
             assert link.highlight(row).ok
         screen.click(*BROADCAST)
         back = queue.get(30)
@@ -179,28 +182,28 @@ def test_broadcast_of_topcat(hub: SAMPHubServer, server: Server, show: Run, scre
 def test_ds9_at_the_desk(
     hub: SAMPHubServer, server: Server, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """An image is where it belongs, files of awkward names load, and DS9 answers; its MTypes must be allowed."""
+    """An image has the right position, files with unusual names load, and DS9 responds. Its MTypes must be allowed."""
     server.bridge("ds9.*")
     client = server.connect("Python")
     show("ds9", "-xpa", "no")
     ds9 = client.wait_for("SAOImageDS9 (via desk)", 60, "image.load.fits")
     report = client.send(image(), to=ds9)
     assert report.ok, report
-    ask = lambda command: client.ecall_and_wait(ds9.id, "ds9.get", 30, cmd=command)["samp.result"]["value"]  # noqa: E731
-    assert ask("fits size").split() == [str(WIDTH), str(HEIGHT)]
-    position = [float(word) for word in ask("pan wcs fk5 degrees").split()]
+    get = lambda command: client.ecall_and_wait(ds9.id, "ds9.get", 30, cmd=command)["samp.result"]["value"]  # noqa: E731
+    assert get("fits size").split() == [str(WIDTH), str(HEIGHT)]
+    position = [float(word) for word in get("pan wcs fk5 degrees").split()]
     assert SkyCoord(*position, unit="deg").separation(SkyCoord(RA, DEC, unit="deg")) < 2 * u.arcsec
     for name in ("with blank.fits", "a#b?c.fits", "plain.fits"):
         image().write(tmp_path / name)
         assert client.send(tmp_path / name, to=ds9).ok
-        assert ask("fits size").split() == [str(WIDTH), str(HEIGHT)]
+        assert get("fits size").split() == [str(WIDTH), str(HEIGHT)]
     screen.screenshot(artefacts / "bridge-ds9.png")
 
 
 def test_aladin_at_the_desk(
     hub: SAMPHubServer, server: Server, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """An image, which it gets as a copy, a table and a coverage, which it reads from the bridge."""
+    """Aladin gets an image as a copy, and reads a table and a coverage from the bridge."""
     server.bridge("script.aladin.send")
     client = server.connect("Python")
     start_aladin(show)
@@ -215,7 +218,7 @@ def test_aladin_at_the_desk(
 
 
 class Census:
-    """Notes which clients come and go at a hub."""
+    """Records the clients that register and unregister at a hub."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self.client = client
@@ -235,8 +238,8 @@ class Census:
         )
 
 
-def assert_nobody_comes_or_goes(*censuses: Census) -> None:
-    """Wait for some time in which no hub reports a change."""
+def assert_no_change(*censuses: Census) -> None:
+    """Wait for `QUIET_TIME`, in which no hub may report a change."""
     for census in censuses:
         census.events.clear()
     with censuses[0].changed:
@@ -246,9 +249,10 @@ def assert_nobody_comes_or_goes(*censuses: Census) -> None:
 
 def test_jsamp_bridge_beside_ours(hub: SAMPHubServer, server: Server, home: Path, run: Run) -> None:
     """
-    JSAMP's bridge makes proxies of all clients, ours included. Ours makes none of JSAMP's, and so it ends.
+    JSAMP's bridge makes proxies of all clients, also of our proxies. Our bridge makes none of JSAMP's proxies, so the
+    number of proxies is limited.
 
-    JSAMP's does not look at the mark of its own that our proxies bear.
+    JSAMP's bridge ignores the mark of JSAMP's proxies that our proxies have, too.
     """
     desk, far = (Census(server.connect(name, at_desk=name == "D")) for name in ("D", "F"))
     server.bridge()
@@ -262,14 +266,14 @@ def test_jsamp_bridge_beside_ours(hub: SAMPHubServer, server: Server, home: Path
         expected = [f"{name} (proxy)" for name in proxied]
         until(census.names, lambda names, expected=expected: [n for n in names if "(proxy)" in n] == expected, 60)
     before = desk.names(), far.names()
-    assert_nobody_comes_or_goes(desk, far)
+    assert_no_change(desk, far)
     assert (desk.names(), far.names()) == before
     assert not any("(proxy) (via" in name for names in before for name in names)
     assert [name for name in before[0] if name.endswith("(via server)")] == ["F (via server)", "bridge (via server)"]
 
 
-def test_two_of_ours(hub: SAMPHubServer, server: Server) -> None:
-    """The second one is refused, and the number of clients stays the same."""
+def test_a_second_bridge_of_ours_is_rejected(hub: SAMPHubServer, server: Server) -> None:
+    """The number of clients stays the same."""
     desk, far = (Census(server.connect(name, at_desk=name == "D")) for name in ("D", "F"))
     server.bridge()
     desk.client.wait_for("F (via server)", 30)
@@ -280,5 +284,5 @@ def test_two_of_ours(hub: SAMPHubServer, server: Server) -> None:
         assert "already joins these two hubs" in bridge.reason
         bridge.stop()
     before = desk.names(), far.names()
-    assert_nobody_comes_or_goes(desk, far)
+    assert_no_change(desk, far)
     assert (desk.names(), far.names()) == before

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Hubs in a room of a real NATS server."""
+"""Hubs in a room of a NATS server."""
 from __future__ import annotations
 
 import os
@@ -32,12 +32,12 @@ from pyvo.samp.bridge.nats_room import NATSRoom, parse_room_url
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60.0
-#: Debian has the server where only root's PATH leads.
+#: Debian installs the server in a directory that only root has in the PATH.
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 
 class NATSServer:
-    """A server on a port that it chooses first and then keeps; it can be killed and started again."""
+    """A server on a port that is chosen once. It can be killed and started again."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         if shutil.which("nats-server", path=PATH) is None:
@@ -104,7 +104,7 @@ class Room:
 
 
 class MemberProcess(benchmark.MemberProcess):
-    """A hub of its own process, which ends with a ``with`` block."""
+    """A hub in another process, which ends with the ``with`` block."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +115,7 @@ class MemberProcess(benchmark.MemberProcess):
 
 
 class Recorder(SAMPIntegratedClient):
-    """A client that records messages about tables, and replies with their parameters."""
+    """A client that records messages about tables, and replies to calls with their parameters."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -131,13 +131,13 @@ class Recorder(SAMPIntegratedClient):
             self.ereply(msg_id, "samp.ok", result=params)
 
     def wait_for_message(self, parameter: str) -> str:
-        """Wait for a message with a parameter, and return its value."""
+        """Wait for a message with a parameter; return the value of the parameter."""
         with self.changed:
             assert self.changed.wait_for(lambda: any(parameter in each for each in self.received), TIMEOUT)
             return str(next(each[parameter] for each in self.received if parameter in each))
 
     def wait_for_names(self, *names: str) -> dict[str, str]:
-        """Wait until exactly these clients are bridged to this hub, and return their ids by their names."""
+        """Wait until this hub has proxies of exactly these clients; return their ids by name."""
         found = until(self.bridged, lambda got: sorted(got) == sorted(names), TIMEOUT)
         assert isinstance(found, dict)
         return found
@@ -145,7 +145,7 @@ class Recorder(SAMPIntegratedClient):
     def bridged(self) -> dict[str, str]:
         names = {}
         for each in self.get_registered_clients():
-            with suppress(SAMPProxyError):  # it has gone in the meantime
+            with suppress(SAMPProxyError):  # it has unregistered in the meantime
                 names[each] = self.get_metadata(each).get("samp.name", "")
         return {name: each for each, name in names.items() if " (via " in name}
 
@@ -158,7 +158,7 @@ def room(tmp_path: Path, server: NATSServer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_three_hubs(room: Room) -> None:
-    """A call, a broadcast and a file between each two of them; then one hub leaves."""
+    """A call, a broadcast and a file pass between any two of three hubs. Then one hub leaves the room."""
     hubs = [room.add_hub() for _ in range(3)]
     clients = [room.connect(hub, f"c{number}") for number, hub in enumerate(hubs)]
     ids = [
@@ -186,7 +186,7 @@ def test_three_hubs(room: Room) -> None:
 
 
 def test_server_is_killed_during_a_call(room: Room, server: NATSServer) -> None:
-    """The call gets a response at once, and no proxies are left; when the server is back, all is as before."""
+    """The call gets a response at once, and no proxy is left. When the server runs again, the bridges connect again."""
     hubs = [room.add_hub() for _ in range(2)]
     clients = [room.connect(hub, f"c{number}") for number, hub in enumerate(hubs)]
     recipient = clients[0].wait_for_names("c1 (via hub1)")["c1 (via hub1)"]
@@ -207,8 +207,10 @@ def test_server_is_killed_during_a_call(room: Room, server: NATSServer) -> None:
     assert clients[0].ecall_and_wait(recipient, "table.x", "60", name="x")["samp.status"] == "samp.ok"
 
 
-def test_silent_hub_is_gone(room: Room) -> None:
-    """A hub whose process was stopped is gone after three heartbeats, and comes back when it goes on."""
+def test_a_silent_hub_is_removed(room: Room) -> None:
+    """
+    A hub whose process is stopped is removed after three heartbeats. It is added again when the process continues.
+    """
     with MemberProcess("other", 1, room.url, os.environ["HOME"]) as member:
         client = room.connect(room.add_hub(), "client")
         assert member.hear() == "ready"
@@ -219,8 +221,8 @@ def test_silent_hub_is_gone(room: Room) -> None:
         client.wait_for_names("other-0 (via other)")
 
 
-def test_killed_hub_comes_back(room: Room) -> None:
-    """With another session, in place of the one that has not yet become silent."""
+def test_a_killed_hub_joins_again(room: Room) -> None:
+    """Its new session replaces the old one, which is not yet silent for long enough."""
     client = room.connect(room.add_hub(), "client")
     other = SAMPHubServer(web_profile=False, lockfile=str(room.directory / "other"))
     other.start()
@@ -229,7 +231,7 @@ def test_killed_hub_comes_back(room: Room) -> None:
         first = room.join(other, "other")
         there = room.connect(other, "there")
         ids = client.wait_for_names("there (via other)")
-        vanish(first)
+        stop_silently(first)
         room.join(other, "other again")
         again = client.wait_for_names("there (via other again)")
         assert set(ids.values()).isdisjoint(again.values())
@@ -237,15 +239,15 @@ def test_killed_hub_comes_back(room: Room) -> None:
         room.bridges[-1].stop()
 
 
-def vanish(bridge: Bridge) -> None:
-    """Stop a bridge without a word to the others, as if it were killed."""
+def stop_silently(bridge: Bridge) -> None:
+    """Stop a bridge without a message to the others, as if it were killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nats_room._Session, "_send_all", discard)
         bridge.stop()
 
 
 async def discard(session: Any) -> None:
-    """Send nothing."""
+    """Send nothing: discard all messages."""
     for _ in session._outbox.take_all():
         pass
 
@@ -260,7 +262,7 @@ def test_second_bridge_of_a_hub_is_rejected(room: Room) -> None:
 
 
 def test_lost_message_ends_the_link(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The open call gets a response, the proxies are made anew."""
+    """The pending call gets a response, and new proxies replace the old ones."""
     clients = [room.connect(room.add_hub(), f"c{number}") for number in range(2)]
     first = clients[0].wait_for_names("c1 (via hub1)")
     receive = nats_room._Tunnel.receive
@@ -274,7 +276,7 @@ def test_lost_message_ends_the_link(room: Room, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(nats_room._Tunnel, "receive", drop_once)
     response = clients[0].ecall_and_wait(first["c1 (via hub1)"], "table.x", "60", name="drop me")
-    # nothing follows the message that was lost, until the hub there declares something
+    # the loss is detected with the next message, which the other hub sends when it declares something
     assert response["samp.status"] == "samp.error"
     assert dropped
     until(clients[0].bridged, lambda got: list(got) == ["c1 (via hub1)"] and got != first, TIMEOUT)
@@ -282,7 +284,10 @@ def test_lost_message_ends_the_link(room: Room, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.matrix)])
 def test_many_hubs(server: NATSServer, count: int) -> None:
-    """Each client sees all others; a broadcast reaches each once; the server is killed and started again."""
+    """
+    Each client sees all others, and a broadcast reaches each once, also after the server was killed and started
+    again.
+    """
     with benchmark.members(count, server.url) as started:
         benchmark.broadcast(started, "first")
         server.kill()
@@ -305,7 +310,7 @@ def test_many_hubs(server: NATSServer, count: int) -> None:
         ("tls://[::1]/room/", ("tls://[::1]:4222", "room")),
     ],
 )
-def test_url(url: str, parts: tuple[str, str]) -> None:
+def test_the_url_of_a_room(url: str, parts: tuple[str, str]) -> None:
     assert parse_room_url(url) == parts
 
 
@@ -314,13 +319,13 @@ def test_url(url: str, parts: tuple[str, str]) -> None:
     ["nats://server", "nats://server/", "nats:///room", "nats://server/a.b", "nats://server/>", "nats://server/a/b",
      "nats://server:x/room", "http://server/room", "nats://server/room?x=1", f"nats://server/{'x' * 65}"],
 )  # fmt: skip
-def test_url_that_is_not_valid(url: str) -> None:
+def test_an_invalid_url_of_a_room_is_rejected(url: str) -> None:
     with pytest.raises(SAMPValueError):
         parse_room_url(url)
 
 
 def samp(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command."""
+    """Run the command ``samp``."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, **variables}
     return subprocess.run(
@@ -329,7 +334,7 @@ def samp(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def test_no_server(hub: SAMPHubServer, home: Path) -> None:
+def test_a_missing_server_is_an_error(hub: SAMPHubServer, home: Path) -> None:
     done = samp(home, "bridge", "nats://me:secret@127.0.0.1:1/room")
     assert done.returncode == 1
     assert "Cannot connect to the NATS server at 127.0.0.1:1" in done.stderr
@@ -337,7 +342,7 @@ def test_no_server(hub: SAMPHubServer, home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_password(tmp_path: Path, hub: SAMPHubServer, home: Path) -> None:
+def test_a_wrong_password_is_an_error(tmp_path: Path, hub: SAMPHubServer, home: Path) -> None:
     server = NATSServer(tmp_path, "--user", "me", "--pass", "secret")
     try:
         done = samp(home, "bridge", server.url)
@@ -348,7 +353,7 @@ def test_wrong_password(tmp_path: Path, hub: SAMPHubServer, home: Path) -> None:
         server.kill()
 
 
-def test_nats_py_is_not_installed(hub: SAMPHubServer, home: Path, tmp_path: Path) -> None:
+def test_a_missing_nats_py_is_an_error(hub: SAMPHubServer, home: Path, tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "nats" / "__init__.py").write_text("raise ImportError('not installed')\n")
     done = samp(home, "bridge", "nats://server/room", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
@@ -356,8 +361,8 @@ def test_nats_py_is_not_installed(hub: SAMPHubServer, home: Path, tmp_path: Path
     assert 'pip install "pyvo-samp[nats]"' in done.stderr
 
 
-def test_command(room: Room, hub: SAMPHubServer, home: Path) -> None:
-    """It prints who comes and goes; ^C leaves nothing behind."""
+def test_the_command_prints_the_clients_of_the_room(room: Room, hub: SAMPHubServer, home: Path) -> None:
+    """^C ends it, and no proxy is left."""
     other = room.add_hub()
     client = room.connect(other, "client")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``samp bridge`` through a real ssh to a real sshd: as the user runs it, and what goes wrong."""
+"""``samp bridge`` through ssh and sshd: the usual session, and errors."""
 from __future__ import annotations
 
 import re
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(240)
 Start = Callable[..., Program]
 Connect = Callable[..., SAMPIntegratedClient]
 
-#: A client there. It serves a file, responds to calls of some MTypes, and is told what to do by lines of its input.
+#: A client on the other machine. It prints each message that it receives, and replies to calls, except to "never".
 CLIENT = """
 import sys, time, threading
 from pyvo.samp import SAMPIntegratedClient
@@ -61,7 +61,7 @@ def machine(tmp_path: Path, home: Path) -> Iterator[OtherMachine]:
 
 @pytest.fixture
 def bridge(machine: OtherMachine, run: Start) -> Start:
-    """Start ``samp bridge`` to the other machine."""
+    """Return a function that starts ``samp bridge`` to the other machine."""
 
     def start(*options: str, command: str | None = None) -> Program:
         way = ["--remote-command", machine.command if command is None else command]
@@ -74,7 +74,7 @@ def bridge(machine: OtherMachine, run: Start) -> Start:
 def names(client: SAMPIntegratedClient) -> list[str]:
     found = []
     for each in client.get_registered_clients():
-        with suppress(SAMPProxyError):  # it has gone in the meantime
+        with suppress(SAMPProxyError):  # it has unregistered in the meantime
             found.append(client.get_metadata(each).get("samp.name", ""))
     return sorted(found)
 
@@ -84,7 +84,7 @@ def remote_names(client: SAMPIntegratedClient) -> list[str]:
 
 
 class Desk:
-    """A client here that receives tables."""
+    """A client on this machine that receives tables."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self.client = client
@@ -97,8 +97,11 @@ class Desk:
         self.arrived.set()
 
 
-def test_as_the_user_runs_it(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
-    """A .bashrc prints; clients come and go; a call; a file; ^C, which leaves nothing."""
+def test_a_session(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
+    """
+    A .bashrc prints text, a client registers and unregisters, a call and a file pass, and ^C ends the bridge. No
+    proxy is left.
+    """
     (machine.home / ".bashrc").write_text('echo "Welcome to the observatory"; echo "quota exceeded" >&2\n')
     machine.start_hub()
     desk = Desk(connect("desk"))
@@ -132,21 +135,25 @@ def test_as_the_user_runs_it(hub: SAMPHubServer, machine: OtherMachine, bridge: 
     assert "desk" not in left.output
 
 
-def test_no_samp_there(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
+def test_a_missing_samp_at_the_other_machine_is_an_error(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start
+) -> None:
     program = bridge(command="samp")
     assert program.finish() == 1
     assert "root@observatory has no command `samp`" in program.output
     assert "pip install pyvo-samp" in program.output
 
 
-def test_no_hub_there(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
+def test_a_missing_hub_at_the_other_machine_is_an_error(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start
+) -> None:
     program = bridge()
     assert program.finish() == 3
     assert "On root@observatory: No SAMP hub is running" in program.output
     assert "Start one with `" in program.output
 
 
-def test_no_hub_here(machine: OtherMachine, bridge: Start) -> None:
+def test_a_missing_hub_at_this_machine_is_an_error(machine: OtherMachine, bridge: Start) -> None:
     program = bridge()
     assert program.finish() == 3
     assert "No SAMP hub is running" in program.output
@@ -155,7 +162,7 @@ def test_no_hub_here(machine: OtherMachine, bridge: Start) -> None:
 
 
 def test_start_hub(machine: OtherMachine, bridge: Start, connect: Connect) -> None:
-    """At both ends; the hubs end with the bridge."""
+    """``--start-hub`` starts a hub at both ends. The hubs end with the bridge."""
     program = bridge("--start-hub")
     program.wait_for("Connected to", 60)
     desk = connect("desk")
@@ -168,7 +175,7 @@ def test_start_hub(machine: OtherMachine, bridge: Start, connect: Connect) -> No
     assert left.finish() == 3, left.output
 
 
-def test_no_key(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
+def test_a_rejected_key_is_an_error(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
     (machine.directory / "authorized").unlink()
     program = bridge()
     assert program.finish() == 1
@@ -177,7 +184,7 @@ def test_no_key(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> Non
     assert "ssh-copy-id" in program.output
 
 
-def test_unknown_host_key(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
+def test_an_unknown_host_key_is_an_error(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
     (machine.directory / "known").unlink()
     program = bridge()
     assert program.finish() == 1
@@ -185,8 +192,10 @@ def test_unknown_host_key(hub: SAMPHubServer, machine: OtherMachine, bridge: Sta
     assert "cannot connect to root@observatory" in program.output
 
 
-def test_another_version_there(hub: SAMPHubServer, machine: OtherMachine, bridge: Start) -> None:
-    """Exit status 3, with both versions and the command to run."""
+def test_another_version_at_the_other_machine_is_an_error(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start
+) -> None:
+    """The exit status is 3, and the text contains both versions and the command that helps."""
     machine.start_hub()
     (machine.home / "later.py").write_text(
         "import sys\nfrom pyvo.samp.bridge import bridge\nbridge.PROTOCOLS = (2, 3)\n"
@@ -199,8 +208,8 @@ def test_another_version_there(hub: SAMPHubServer, machine: OtherMachine, bridge
     assert "pip install --upgrade pyvo-samp" in program.output
 
 
-def test_password_prompt_is_that_of_ssh(hub: SAMPHubServer, machine: OtherMachine, home: Path) -> None:
-    """It is asked for at the terminal, not through the standard streams; ^C there ends the command."""
+def test_ssh_asks_for_the_password_at_the_terminal(hub: SAMPHubServer, machine: OtherMachine, home: Path) -> None:
+    """ssh does not use the standard streams for the password, and ^C at its prompt ends the command."""
     with (machine.directory / "sshd_config").open("a") as file:
         file.write("PubkeyAuthentication no\nKbdInteractiveAuthentication no\nPasswordAuthentication yes\n")
     options = [word.replace("BatchMode=yes", "BatchMode=no") for word in machine.options]
@@ -225,7 +234,7 @@ def test_password_prompt_is_that_of_ssh(hub: SAMPHubServer, machine: OtherMachin
 
 
 def ssh_of(program: Program) -> psutil.Process:
-    """Return the running ssh of a command."""
+    """Return the ssh process of a running command."""
     found = until(
         lambda: [each for each in psutil.Process(program.pid).children() if each.name() == "ssh"], bool
     )
@@ -233,7 +242,7 @@ def ssh_of(program: Program) -> psutil.Process:
 
 
 def read_to_end(download: Any) -> int:
-    """Read a response to its end, which may come early, and return the number of bytes."""
+    """Read a response to its end, which may be early; return the number of bytes."""
     size = 0
     with suppress(OSError, IncompleteRead):
         while chunk := download.read(1_000_000):
@@ -241,8 +250,10 @@ def read_to_end(download: Any) -> int:
     return size
 
 
-def test_killed_ssh(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
-    """During a call and a download: errors within two seconds, no proxies left, and it is connected again."""
+def test_ssh_is_killed_during_a_call_and_a_download(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect
+) -> None:
+    """Both end with an error within two seconds, no old proxy is left, and the bridge connects again."""
     machine.start_hub()
     desk = Desk(connect("desk"))
     program = bridge()
@@ -251,11 +262,11 @@ def test_killed_ssh(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, co
     assert desk.arrived.wait(60)
     recipient = desk.client.wait_for("Remote Python", 30, "table.x").id
     responses: list[Any] = []
-    answered = threading.Event()
+    responded = threading.Event()
 
     def on_response(_key: str, _sender: str, _tag: str, response: Any) -> None:
         responses.append(response)
-        answered.set()
+        responded.set()
 
     desk.client.bind_receive_response("tag", on_response)
     with urllib.request.urlopen(desk.received[0]["url"], timeout=60) as download:
@@ -266,7 +277,7 @@ def test_killed_ssh(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, co
         started = time.monotonic()
         size = 10_000_000 + read_to_end(download)
         assert size < 3_000_000_000
-        assert answered.wait(10)
+        assert responded.wait(10)
         assert time.monotonic() - started < 2
     assert responses[0]["samp.status"] == "samp.error"
     assert "the bridge to root@observatory was lost" in responses[0]["samp.error"]["samp.errortxt"]
@@ -278,8 +289,10 @@ def test_killed_ssh(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, co
     assert desk.client.ecall_and_wait(new, "table.x", "60", name="x")["samp.status"] == "samp.ok"
 
 
-def test_hub_there_is_restarted(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
-    """The command waits for the next hub there."""
+def test_the_hub_at_the_other_machine_restarts(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect
+) -> None:
+    """The command waits for the next hub."""
     there = machine.start_hub()
     desk = connect("desk")
     program = bridge()
@@ -294,8 +307,10 @@ def test_hub_there_is_restarted(hub: SAMPHubServer, machine: OtherMachine, bridg
 
 @pytest.mark.matrix
 @pytest.mark.timeout(1200)
-def test_fifty_rounds(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect) -> None:
-    """Threads and descriptors of the command, and the clients of both hubs, stay as many as they are."""
+def test_fifty_lost_links_of_ssh_leak_nothing(
+    hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect
+) -> None:
+    """The threads and descriptors of the command, and the clients of both hubs, do not increase."""
     machine.start_hub()
     desk = connect("desk")
     program = bridge()
@@ -307,11 +322,11 @@ def test_fifty_rounds(hub: SAMPHubServer, machine: OtherMachine, bridge: Start, 
         counts.append((process.num_threads(), process.num_fds()))
         ssh_of(program).kill()
         until(lambda: remote_names(desk), lambda got: len(got) < 2)
-    for kind in zip(*counts, strict=True):  # of threads, and of descriptors
+    for kind in zip(*counts, strict=True):  # threads, then descriptors
         assert min(kind[-10:]) <= max(kind[:10]), kind
 
 
-#: Sends a table to TOPCAT on the desk, waits for a selection there, and prints the mask.
+#: Sends a table to TOPCAT on the desk, waits for a selection in TOPCAT, and prints the mask.
 LINKED = """
 import threading
 from astropy.table import Table
@@ -331,14 +346,14 @@ print("mask", link.selection.tolist(), flush=True)
 def test_table_to_topcat_and_selection_back(
     hub: SAMPHubServer, machine: OtherMachine, bridge: Start, connect: Connect, show: Start
 ) -> None:
-    """The table shows on the desk, and a selection that is made there is a mask on the server."""
+    """TOPCAT on the desk shows the table, and a selection in TOPCAT becomes a mask on the server."""
     machine.start_hub()
     desk = connect("desk")
     show("topcat")
     program = bridge()
     program.wait_for("Connected to", 60)
     there = machine.run(sys.executable, "-c", LINKED)
-    table_id = there.wait_for_match(r"sent (\S+)\s", 180)[1]  # TOPCAT has responded that it has loaded the table
+    table_id = there.wait_for_match(r"sent (\S+)\s", 180)[1]  # TOPCAT has loaded the table
     python = desk.wait_for("Remote Python", 60, "table.select.rowList").id
     rows = {"table-id": table_id, "row-list": [0, 2]}
     assert desk.ecall_and_wait(python, "table.select.rowList", "60", **rows)["samp.status"] == "samp.ok"

@@ -26,30 +26,30 @@ Connect = Callable[..., RecordingClient]
 
 pytestmark = pytest.mark.timeout(120)
 
-#: What the pages of these tests subscribe to.
+#: The subscriptions of the pages.
 ANY = {"table.*": {}, "coord.*": {}, "image.*": {}}
-#: Text that an XML document has to be careful with; web pages do send such text (R5).
+#: Text that needs escapes in XML. Web pages send such text (R5).
 AWKWARD = "<a href='x'>&amp; \"é\" \N{GREEK SMALL LETTER ALPHA}</a>\n\ttab ]]>"
-#: What our client warns of when it sends such text, be it by a reply.
+#: The warning of our client when it sends such text, also in a reply.
 NOT_ASCII = "ignore:.*beyond ASCII"
 
 
 class User:
-    """The user that the hub asks for consent.
+    """A consent prompt that records the requests.
 
-    Records the requests; agrees at once unless `decide_now` is cleared, and denies pages with ``deny`` in their name.
+    It decides at once unless `decide_now` is cleared, and denies pages with ``deny`` in their name.
     """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
-        self.asked = threading.Semaphore(0)
+        self.requested = threading.Semaphore(0)
         self.decide_now = threading.Event()
         self.decide_now.set()
 
     def __call__(self, samp_name: str, details: Mapping[str, str], client: tuple[str, int], origin: str) -> bool:
-        """Decide, and record the name and the origin."""
+        """Record the name and the origin, and return the decision."""
         self.requests.append((samp_name, origin))
-        self.asked.release()
+        self.requested.release()
         assert self.decide_now.wait(60)
         return "deny" not in samp_name
 
@@ -67,13 +67,13 @@ def network() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the sites serve: the page, and data."""
+    """The directory that the sites serve: the page, and data."""
     directory = tmp_path_factory.mktemp("www")
     for name in ("client.html", "client.js", "node_modules/sampjs/samp.js"):
         shutil.copy(NODE / name, directory)
     (directory / "other.html").write_text("<p>Another page.")
     (directory / "data.bin").write_bytes(bytes(range(256)) * 4096)
-    (directory / "secret.bin").write_bytes(b"nobody spoke of this")
+    (directory / "secret.bin").write_bytes(b"no program has mentioned this")
     return directory
 
 
@@ -88,7 +88,7 @@ def sites(network: None, www: Path) -> Iterator[tuple[Site, Site]]:
 def start_browser(
     network: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[], Browser]]:
-    """Start browsers of one kind, each with a profile of its own."""
+    """Return a function that starts a browser of one kind, with its own profile."""
     need(request.param)
     executable = shutil.which(request.param)
     assert executable is not None
@@ -104,7 +104,7 @@ def start_browser(
 
 @pytest.fixture(scope="module")
 def browser(start_browser: Callable[[], Browser]) -> Browser:
-    """One browser; each test opens tabs of its own."""
+    """One browser for all tests. Each test opens its own tabs."""
     return start_browser()
 
 
@@ -116,7 +116,7 @@ def user() -> User:
 
 @pytest.fixture
 def hub(home: Path, user: User) -> Iterator[SAMPHubServer]:
-    """Our hub with both profiles, its restrictions in force."""
+    """Our hub with both profiles and the default restrictions."""
     server = SAMPHubServer(web_port=WEB_PORT, web_profile_dialog=user)
     server.start()
     assert server.web_profile_running
@@ -126,7 +126,7 @@ def hub(home: Path, user: User) -> Iterator[SAMPHubServer]:
 
 @pytest.fixture
 def page(hub: SAMPHubServer, browser: Browser, sites: tuple[Site, Site]) -> Iterator[Callable[..., Page]]:
-    """Open pages, from the first or the second origin; they are closed after the test."""
+    """Return a function that opens a page of the first or the second origin, until the end of the test."""
     opened: list[Page] = []
 
     def start(site: int = 0) -> Page:
@@ -139,14 +139,14 @@ def page(hub: SAMPHubServer, browser: Browser, sites: tuple[Site, Site]) -> Iter
 
 
 def message(mtype: str, **params: Any) -> dict[str, Any]:
-    """A message for sampjs to send."""
+    """Return a message for sampjs."""
     return {"samp.mtype": mtype, "samp.params": params}
 
 
-def test_pages_of_two_origins_and_a_program_meet(
+def test_pages_of_two_origins_and_a_program(
     user: User, page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], artefacts: Path
 ) -> None:
-    """Registration with consent, for the origin of the request (R40). All clients see each other."""
+    """A registration needs consent, for the origin of the HTTP request (R40). All clients see each other."""
     client = connect("program")
     first, second = page(0), page(1)
     first_id, second_id = first.run("register", "first page", ANY), second.run("register", "second page", ANY)
@@ -181,7 +181,7 @@ def test_a_denied_page_is_not_registered(page: Callable[..., Page], connect: Con
 def test_a_page_from_a_file(
     hub: SAMPHubServer, user: User, browser: Browser, www: Path, connect: Connect
 ) -> None:
-    """The origin of such a page is ``null``, which is a legal one (R48)."""
+    """The origin of such a page is ``null``, which is valid (R48)."""
     client = connect("program")
     one = browser.open((www / "client.html").as_uri())
     page_id = one.run("register", "page", ANY)
@@ -190,16 +190,20 @@ def test_a_page_from_a_file(
     one.close()
 
 
-def test_an_open_request_delays_no_other_client(user: User, page: Callable[..., Page], connect: Connect) -> None:
-    """While the user decides, other clients of both profiles go on, and a further request waits (R41)."""
+def test_an_open_consent_request_delays_no_other_client(
+    user: User, page: Callable[..., Page], connect: Connect
+) -> None:
+    """
+    During a consent request, other clients of both profiles are served, and a further consent request waits (R41).
+    """
     client = connect("program")
     first, second, third = page(0), page(0), page(1)
     first_id = first.run("register", "first", ANY)
-    assert user.asked.acquire(timeout=10)
+    assert user.requested.acquire(timeout=10)
     user.decide_now.clear()
     open_second: Future[Any] = second.start("register", "second", ANY)
     open_third: Future[Any] = third.start("register", "third", ANY)
-    assert user.asked.acquire(timeout=10)
+    assert user.requested.acquire(timeout=10)
     response = client.ecall_and_wait(first_id, "table.load.votable", 20, url="http://127.0.0.1/t")
     assert response["samp.result"] == {"echo": {"url": "http://127.0.0.1/t"}}
     assert not open_second.done()
@@ -209,8 +213,8 @@ def test_an_open_request_delays_no_other_client(user: User, page: Callable[..., 
 
 
 @pytest.mark.filterwarnings(NOT_ASCII)
-def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> None:
-    """A page sends to a program and to a page of another origin (R18), text of all kinds in it (R5)."""
+def test_every_operation_from_a_page(page: Callable[..., Page], connect: Connect) -> None:
+    """A page sends text of all kinds (R5) to a program and to a page of another origin (R18)."""
     client = connect("program")
     received = Recorder(client, "coord.*")
     first, second = page(0), page(1)
@@ -226,11 +230,11 @@ def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> No
     assert set(first.run("callHub", "notifyAll", message("coord.notify-all", **params))) == {program, you}
     assert set(first.run("callHub", "callAll", "all", message("coord.call-all", **params))) == {program, you}
 
-    # The second page and the program answer all these calls with `reply`, the sixth way.
+    # The second page and the program respond to all these calls with `reply`.
     for tag in ("one", "all"):
-        answers = first.run("wait", tag, 2)
-        assert {one["sender"] for one in answers} == {program, you}
-        assert all(one["content"] == {"samp.status": "samp.ok", "samp.result": {"echo": params}} for one in answers)
+        responses = first.run("wait", tag, 2)
+        assert {one["sender"] for one in responses} == {program, you}
+        assert all(one["content"] == {"samp.status": "samp.ok", "samp.result": {"echo": params}} for one in responses)
 
     expected = [
         ("notification", "coord.notify"), ("call", "coord.call"), ("call", "coord.call-and-wait"),
@@ -245,16 +249,16 @@ def test_six_ways_from_a_page(page: Callable[..., Page], connect: Connect) -> No
 
 
 @pytest.mark.filterwarnings(NOT_ASCII)
-def test_six_ways_to_a_page(page: Callable[..., Page], connect: Connect) -> None:
-    """A program sends to a page (R18), numbers and text of all kinds in it (R4, R5)."""
+def test_every_operation_to_a_page(page: Callable[..., Page], connect: Connect) -> None:
+    """A program sends numbers and text of all kinds (R4, R5) to a page (R18)."""
     client = connect("program")
-    answers = Recorder(client, "x-answer")
+    responses = Recorder(client, "x-response")
     one = page()
     page_id = one.run("register", "page", ANY)
     me = client.get_public_id()
     sent = {"ra": 83.6, "row": 3, "text": AWKWARD, "lines": "one\r\ntwo", "list": ["", ["a", {}]]}
     arrived = {**sent, "ra": "83.6", "row": "3"}
-    echo = {**arrived, "lines": "one\ntwo"}  # sampjs writes a carriage return as it is, and XML makes nothing of that
+    echo = {**arrived, "lines": "one\ntwo"}  # sampjs does not escape a carriage return, so XML drops it
 
     client.enotify(page_id, "coord.notify", **sent)
     assert client.enotify_all("coord.notify-all", **sent) == [page_id]
@@ -262,18 +266,18 @@ def test_six_ways_to_a_page(page: Callable[..., Page], connect: Connect) -> None
     assert set(client.ecall_all("tag", "coord.call-all", **sent)) == {page_id}
     response = client.ecall_and_wait(page_id, "coord.call-and-wait", 20, **sent)
     assert response == {"samp.status": "samp.ok", "samp.result": {"echo": echo}}
-    for delivery in answers.wait(2):
+    for delivery in responses.wait(2):
         assert (delivery.sender, delivery.content) == (page_id, response)
-    for kind, way in (
+    for kind, operation in (
         ("notification", "notify"), ("notification", "notify-all"), ("call", "call"), ("call", "call-all"),
         ("call", "call-and-wait"),
     ):
-        (delivery,) = one.run("wait", f"coord.{way}", 1)
-        assert delivery == {"kind": kind, "sender": me, "name": f"coord.{way}", "content": arrived}
+        (delivery,) = one.run("wait", f"coord.{operation}", 1)
+        assert delivery == {"kind": kind, "sender": me, "name": f"coord.{operation}", "content": arrived}
 
 
 def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: Connect) -> None:
-    """None is lost, none comes twice, none overtakes another (R24, R42), both ways."""
+    """In both directions each notification arrives once, in order (R24, R42)."""
     client = connect("program")
     received = Recorder(client, "coord.*")
     one = page()
@@ -289,7 +293,7 @@ def test_two_hundred_notifications_in_order(page: Callable[..., Page], connect: 
 
 
 def test_a_page_may_send_safe_messages_only(page: Callable[..., Page], connect: Connect) -> None:
-    """R47: other messages are rejected, unless the recipient has said in its subscription what is harmless."""
+    """R47: other messages are rejected unless the subscription of the recipient marks them as harmless."""
     client = connect("program")
     received = Recorder(client, "*")
     client.bind_receive_call("x-mine.open", lambda *_: None, metadata={"x-samp.mostly-harmless": "1"})
@@ -306,10 +310,13 @@ def test_a_page_may_send_safe_messages_only(page: Callable[..., Page], connect: 
     assert delivery.name == "table.load.votable"
 
 
-def test_the_hub_reads_for_a_page_what_its_browser_refuses(
+def test_the_hub_reads_a_url_that_the_browser_does_not_read(
     page: Callable[..., Page], connect: Connect, sites: tuple[Site, Site], www: Path
 ) -> None:
-    """URL translation (R46): a server without CORS headers, a file; and no URL that no program mentioned."""
+    """
+    URL translation (R46): a URL of a server without CORS headers, and a file. A URL that no program has mentioned
+    is rejected.
+    """
     client = connect("program")
     elsewhere, path = sites[1].url("data.bin?a=%41&b=c%20d"), www / "data.bin"
     one = page(0)
@@ -323,15 +330,18 @@ def test_the_hub_reads_for_a_page_what_its_browser_refuses(
         assert one.run("read", url, True)["status"] == 403
         client.enotify(page_id, "table.load.votable", url=url)
         one.run("wait", "table.load.votable", 1)
-        answer = one.run("read", url, True)
-        assert (answer["status"], answer["size"], answer["sha256"]) == (200, len(content), digest), answer
-        assert answer["type"] == "application/octet-stream"
+        response = one.run("read", url, True)
+        assert (response["status"], response["size"], response["sha256"]) == (200, len(content), digest), response
+        assert response["type"] == "application/octet-stream"
     for url in ("file:///etc/passwd", (www / "secret.bin").as_uri(), sites[1].url("secret.bin")):
         assert one.run("read", url, True)["status"] == 403
 
 
-def test_a_closed_tab_is_noticed(page: Callable[..., Page], connect: Connect) -> None:
-    """A page that did not unregister is gone (R43), the call to it is answered (R23); others stay."""
+def test_a_closed_tab_is_unregistered_by_the_hub(page: Callable[..., Page], connect: Connect) -> None:
+    """
+    A page that does not unregister is unregistered (R43), and a call to it gets an error (R23). Other pages stay
+    registered.
+    """
     client = connect("program")
     closed, reloaded, stays = page(0), page(0), page(1)
     closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
@@ -368,8 +378,8 @@ def test_a_late_reply_of_a_page_is_dropped(page: Callable[..., Page], connect: C
     assert response["samp.status"] == "samp.ok"
 
 
-def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
-    """A page sees that the hub has stopped, and comes back when there is one again."""
+def test_a_page_registers_at_the_next_hub(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
+    """sampjs reports that the hub has stopped, and the page can register again when a hub runs."""
     one = page()
     one.run("register", "page", ANY)
     hub.stop()
@@ -382,8 +392,10 @@ def test_pages_outlive_a_hub(hub: SAMPHubServer, page: Callable[..., Page], conn
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
 
-def test_a_busy_page_is_notified_too(hub: SAMPHubServer, page: Callable[..., Page], connect: Connect) -> None:
-    """A page that is between two pulls when the hub stops gets the event with the next one (R26, R42)."""
+def test_a_busy_page_is_notified_that_the_hub_shuts_down(
+    hub: SAMPHubServer, page: Callable[..., Page], connect: Connect
+) -> None:
+    """A page between two pulls gets the event with its next pull (R26, R42)."""
     one = page()
     page_id = one.run("register", "page", ANY)
     one.run("workOnMessages", 300)
@@ -394,7 +406,7 @@ def test_a_busy_page_is_notified_too(hub: SAMPHubServer, page: Callable[..., Pag
 
 
 def test_eight_tabs_of_one_browser_all_work(page: Callable[..., Page], connect: Connect) -> None:
-    """R49: a browser opens six connections to a host at most, and each tab's pull would hold one."""
+    """R49: a browser opens at most six connections to a host, and each tab's pull would occupy one."""
     client = connect("program")
     tabs = [page(0) for _ in range(8)]
     ids = [tab.run("register", f"tab {number}", ANY) for number, tab in enumerate(tabs)]
@@ -404,7 +416,7 @@ def test_eight_tabs_of_one_browser_all_work(page: Callable[..., Page], connect: 
     assert set(ids) <= set(client.get_registered_clients())
 
 
-# A browser's everyday: sessions that are restored, pages that are held up, pages that go
+# Restored sessions, pages that are held up, and pages that are closed
 
 #: Seconds for which a page is held up.
 HELD_UP = [3, pytest.param(75, marks=[pytest.mark.slow, pytest.mark.timeout(200)])]
@@ -417,13 +429,13 @@ def send(client: SAMPIntegratedClient, page_id: str, *numbers: int, **more: str)
 
 
 def arrived(page: Page, count: int) -> list[int]:
-    """Wait for what `send` sent."""
+    """Wait for the notifications of `send`; return their numbers."""
     return [int(each["content"]["n"]) for each in page.run("wait", "table.number", count)]
 
 
 @contextmanager
 def suspended(browser: Browser) -> Iterator[None]:
-    """Stop the processes that run the pages (SIGSTOP), and let them go on."""
+    """Stop the processes that run pages with SIGSTOP; let them continue at the end of the block."""
     processes = browser.tab_processes()
     for process in processes:
         process.suspend()
@@ -434,10 +446,10 @@ def suspended(browser: Browser) -> Iterator[None]:
             process.resume()
 
 
-def test_the_user_is_asked_once_for_the_tabs_of_a_restored_session(
+def test_the_tabs_of_a_restored_session_are_one_consent_request(
     hub: SAMPHubServer, user: User, page: Callable[..., Page], connect: Connect
 ) -> None:
-    """R40, R41: eight tabs register at the same moment, though the browser has six connections for them."""
+    """R40, R41: eight tabs register at the same time, although the browser has six connections for them."""
     client = connect("program")
     user.decide_now.clear()
     tabs = [page(0) for _ in range(8)]
@@ -469,8 +481,8 @@ def test_a_denial_denies_all_tabs_of_a_session(
 
 
 @pytest.mark.parametrize("seconds", HELD_UP)
-def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect: Connect, seconds: int) -> None:
-    """R43: ``alert()`` stops the page. It is still registered afterwards, and gets the messages of that time."""
+def test_a_page_with_an_open_dialog_stays_registered(page: Callable[..., Page], connect: Connect, seconds: int) -> None:
+    """R43: ``alert()`` blocks the page. Afterwards the page gets the messages that were sent in the meantime."""
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
@@ -485,10 +497,10 @@ def test_a_page_that_a_dialog_holds_up_stays(page: Callable[..., Page], connect:
 
 
 @pytest.mark.parametrize("seconds", HELD_UP)
-def test_a_page_whose_process_is_suspended_stays(
+def test_a_page_whose_process_is_suspended_stays_registered(
     browser: Browser, page: Callable[..., Page], connect: Connect, seconds: int
 ) -> None:
-    """R43: SIGSTOP of the tab."""
+    """R43: SIGSTOP suspends the processes that run pages."""
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
@@ -501,25 +513,28 @@ def test_a_page_whose_process_is_suspended_stays(
 
 
 @pytest.mark.parametrize("write_time", [1, pytest.param(30, marks=pytest.mark.slow)])
-def test_a_suspended_page_gets_large_messages_when_it_goes_on(
+def test_a_suspended_page_gets_large_messages_when_it_continues(
     browser: Browser, page: Callable[..., Page], connect: Connect, monkeypatch: pytest.MonkeyPatch, write_time: int
 ) -> None:
-    """R42, R43: the hub closes the connection of a reader that is too slow; the page has broken nothing off."""
+    """R42, R43: the hub closes the connection of a slow reader. The page itself has not broken off a pull."""
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT", write_time)
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
     with suspended(browser):
         send(client, page_id, *range(6), pad="x" * 3_000_000)
-        threading.Event().wait(write_time + 12)  # and the time after which a gone page is unregistered
+        threading.Event().wait(write_time + 12)  # more than the time after which a closed page is unregistered
     assert arrived(one, 6) == list(range(6))
     assert client.ecall_and_wait(page_id, "table.ping", 20)["samp.status"] == "samp.ok"
 
 
-def test_back_to_a_page_that_was_left(
+def test_back_to_the_previous_page(
     browser: Browser, page: Callable[..., Page], sites: tuple[Site, Site], connect: Connect
 ) -> None:
-    """R43: Chromium 156 keeps a page with its pull, for the way back. Firefox 153 keeps no page that has one."""
+    """
+    R43: Chromium 156 keeps a page with its pull in its back/forward cache. Firefox 153 keeps no page that has a
+    pull.
+    """
     client = connect("program")
     one = page()
     page_id = one.run("register", "page", ANY)
@@ -532,7 +547,7 @@ def test_back_to_a_page_that_was_left(
         send(client, page_id, 1)
     else:
         send(client, page_id, 1)
-        threading.Event().wait(12)  # longer than a page that is gone stays registered
+        threading.Event().wait(12)  # longer than a closed page stays registered
         one.back()
         assert one.run("isConnected")
     assert arrived(one, 1) == [1]
@@ -543,7 +558,7 @@ def test_back_to_a_page_that_was_left(
 
 
 def uploaded(url: str, total: int) -> Path:
-    """Check a file that `client.upload` has made."""
+    """Check the content of a file that `client.upload` has uploaded; return its path."""
     path = Path(url.removeprefix("file://"))
     with path.open("rb") as file:
         for number in range(-(-total // 2**20)):
@@ -553,7 +568,10 @@ def uploaded(url: str, total: int) -> Path:
 
 
 def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> None:
-    """A preflight, chunks at the same time; a program reads the file, and it is gone with the page."""
+    """
+    The browser sends a preflight and chunks at the same time. A program reads the file, which is removed when the
+    page unregisters.
+    """
     client = connect("program")
     recorder = Recorder(client, "table.load.votable")
     one = page()
@@ -570,7 +588,7 @@ def test_a_page_uploads_a_file(page: Callable[..., Page], connect: Connect) -> N
 
 @pytest.mark.parametrize("size", [0, 3_000_000])
 def test_the_example_of_the_documentation(page: Callable[..., Page], size: int) -> None:
-    """The code for authors of pages works as it is."""
+    """The code for authors of pages works without changes."""
     text = (Path(__file__).parents[2] / "docs" / "reference" / "web-upload.rst").read_text(encoding="utf-8")
     code = text.partition(".. code-block:: javascript")[2]
     one = page()
@@ -581,7 +599,7 @@ def test_the_example_of_the_documentation(page: Callable[..., Page], size: int) 
 
 
 def test_another_origin_cannot_upload(page: Callable[..., Page], connect: Connect) -> None:
-    """Even if it has the URL: neither the browser nor the hub let it."""
+    """Neither the browser nor the hub allows the upload, even if the other origin has the URL."""
     owner, other = page(0), page(1)
     owner.run("register", "page", ANY)
     url = owner.run("uploadUrl") + "x/table.vot"
@@ -598,24 +616,25 @@ def test_another_origin_cannot_upload(page: Callable[..., Page], connect: Connec
     uploaded(owner.run("upload", url, 1000), 1000)
 
 
-def test_a_tab_that_crashes_is_noticed(browser: Browser, page: Callable[..., Page], connect: Connect) -> None:
+def test_a_crashed_tab_is_unregistered(browser: Browser, page: Callable[..., Page], connect: Connect) -> None:
     """R43."""
     if browser.is_firefox:
-        pytest.skip("Firefox 153 leaves the pull of a tab that has crashed open, so that nothing tells of it")
+        pytest.skip("Firefox 153 leaves the pull of a crashed tab open, so that the hub cannot detect the crash")
     client = connect("program")
-    client.clients.subscribe()  # its subscription to the hub's events comes before the page, whose pull then stays open
+    # subscribes to the hub's events before the page registers, so that the pull of the page stays open
+    client.clients.subscribe()
     page_id = page().run("register", "page", ANY)
     for process in browser.tab_processes():
         process.kill()
     client.assert_unregistered(page_id, within=30)
 
 
-def test_a_browser_that_crashes_is_noticed(
+def test_the_pages_of_a_crashed_browser_are_unregistered(
     hub: SAMPHubServer, start_browser: Callable[[], Browser], sites: tuple[Site, Site], connect: Connect
 ) -> None:
-    """R43: also by pages between two pulls, because they were just notified of each other."""
+    """R43: also pages between two pulls, because each page has just been notified of the others."""
     client = connect("program")
-    client.clients.subscribe()  # to the hub's events: not while the pages are gone
+    client.clients.subscribe()  # subscribes to the hub's events now, and not after the crash
     browser = start_browser()
     ids = [browser.open(sites[0].url("client.html")).run("register", "page", ANY) for _ in range(3)]
     browser.kill()

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The command line with JSAMP: its clients at our hub, our commands at its hub."""
+"""The command line with JSAMP: clients of JSAMP at our hub, and our commands at JSAMP's hub."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def wait_for_snooper(capsys: Capture) -> None:
 
 @pytest.mark.timeout(120)
 def test_messages_of_jsamp_are_shown(hub: SAMPHubServer, run: Run) -> None:
-    """`samp snoop` shows messages of JSAMP, and JSAMP gets the response."""
+    """``samp snoop`` shows messages of JSAMP, and JSAMP gets a response."""
     snoop = run(*SAMP, "snoop", "table.*", "--color", "never", PYTHONPATH=ROOT)
     snoop.wait_for("until ^C")
-    what = ("-mtype", "table.load.votable", "-param", "url", "file:///x")
-    sender = run("jsamp", "messagesender", *what, "-mode", "sync")
+    message = ("-mtype", "table.load.votable", "-param", "url", "file:///x")
+    sender = run("jsamp", "messagesender", *message, "-mode", "sync")
     assert sender.finish(60) == 0, sender.output
     assert "samp snoop has displayed this message" in sender.output
     snoop.wait_for("url = file:///x")
@@ -44,7 +44,7 @@ def test_messages_of_jsamp_are_shown(hub: SAMPHubServer, run: Run) -> None:
 
 @pytest.mark.timeout(120)
 def test_files_of_jsamp_are_received(hub: SAMPHubServer, run: Run, tmp_path: Path) -> None:
-    """A notification with a url of Java's kind becomes a file."""
+    """A notification with a URL in the form that Java writes results in a file."""
     source = tmp_path / "a file.xml"
     source.write_text('<?xml version="1.0"?>\n<VOTABLE></VOTABLE>\n')
     receive = run(*SAMP, "receive", "-o", str(tmp_path / "out"), PYTHONPATH=ROOT)
@@ -58,7 +58,7 @@ def test_files_of_jsamp_are_received(hub: SAMPHubServer, run: Run, tmp_path: Pat
 
 
 @pytest.mark.timeout(120)
-def test_jsamps_hub(jsamp_hub: Program, run: Run, capsys: Capture, tmp_path: Path) -> None:
+def test_all_commands_work_at_jsamps_hub(jsamp_hub: Program, run: Run, capsys: Capture, tmp_path: Path) -> None:
     """All commands work with JSAMP's hub."""
     run("jsamp", "snooper")
     wait_for_snooper(capsys)
@@ -84,8 +84,8 @@ def test_monitor_shows_jsamp(run: Run, tmp_path: Path) -> None:
     run("jsamp", "snooper")
     monitor.wait_for("has the name Snooper")
     monitor.wait_for("is subscribed to *")
-    what = ("-targetname", "Snooper", "-mtype", "a.b", "-param", "k", "v")
-    sender = run("jsamp", "messagesender", *what, "-mode", "sync")
+    message = ("-targetname", "Snooper", "-mtype", "a.b", "-param", "k", "v")
+    sender = run("jsamp", "messagesender", *message, "-mode", "sync")
     assert sender.finish(60) == 0, sender.output
     monitor.wait_for('-> Snooper (c1): a.b {"k": "v"}')
     monitor.wait_for("Snooper (c1): samp.warning after")

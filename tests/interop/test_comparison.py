@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What ``docs/samp/comparison.rst`` says of the hubs: each row that can be measured, for each hub that is installed."""
+"""Check each row of ``docs/samp/comparison.rst`` that can be measured, for each hub that is installed."""
 from __future__ import annotations
 
 import shutil
@@ -23,20 +23,20 @@ from .programs import Program, Screen, environment, until, wait_for_hub
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(300)]
 
-#: Seconds for which a call to a client that was killed is watched.
-PATIENCE = 30.0
+#: Seconds for which the test waits for the response to a call of a killed client.
+RESPONSE_TIMEOUT = 30.0
 ALADIN = ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
 ALPHA = "\N{GREEK SMALL LETTER ALPHA} Cen"
-#: The environment that the benchmarks make.
+#: The Python with upstream's pyvo that the benchmarks install.
 UPSTREAM = Path.home() / ".cache" / "samp-benchmarks" / "pyvo-1.9.1" / "bin" / "python"
 START_UPSTREAM = "from pyvo.samp import SAMPHubServer; SAMPHubServer(web_profile=True).start(wait=True)"
 
 
 @dataclass
 class Expected:
-    """What the page says of a hub."""
+    """The properties of a hub on that page."""
 
-    numbers: str  # passed on as "text" or "numbers", or "rejected"
+    numbers: str  # the hub passes numbers on as "text" or as "numbers", or they are "rejected"
     non_ascii: str
     ends_call_to_dead_client: bool
     runs_without_screen: bool
@@ -50,7 +50,7 @@ EXPECTED = {
     "upstream": Expected("numbers", "passed on", ends_call_to_dead_client=False, runs_without_screen=True),
 }
 
-#: A client that is called and never replies.
+#: A client that never replies to a call.
 SILENT = """
 import sys
 from xmlrpc.client import ServerProxy
@@ -78,24 +78,24 @@ def network() -> Iterator[None]:
 
 @pytest.fixture(params=EXPECTED)
 def name(request: pytest.FixtureRequest) -> str:
-    """The name of a hub."""
+    """The name of the hub that is tested."""
     return str(request.param)
 
 
 @pytest.fixture
 def hub_program(name: str, home: Path, run: Run, show: Run) -> Program:
-    """The hub."""
+    """The program that runs the hub."""
     return start(name, home, run, show)
 
 
 @pytest.fixture
 def params(hub_program: Program, home: Path) -> dict[str, str]:
-    """The lockfile of the running hub."""
+    """The content of the lockfile."""
     return lockfile.read_lockfile(home / ".samp")
 
 
 def start(name: str, home: Path, run: Run, show: Run) -> Program:
-    """Start a hub, and wait until it runs."""
+    """Start a hub and wait until it runs."""
     if name in {"this package", "upstream"}:
         if name == "upstream" and not UPSTREAM.exists():
             pytest.skip("upstream's pyvo is not installed (python -m benchmarks does it)")
@@ -119,7 +119,7 @@ def start(name: str, home: Path, run: Run, show: Run) -> Program:
 
 
 def responds(home: Path) -> bool:
-    """Whether the hub of the lockfile responds."""
+    """Return whether the hub of the lockfile responds."""
     try:
         lockfile.get_main_running_hub()
     except Exception:
@@ -128,7 +128,7 @@ def responds(home: Path) -> bool:
 
 
 class Client:
-    """A registered client that calls the hub directly."""
+    """A registered client that calls the hub without a library."""
 
     def __init__(self, params: dict[str, str]) -> None:
         self.hub: Any = ServerProxy(params["samp.hub.xmlrpc.url"])
@@ -144,7 +144,7 @@ class Client:
 
 @pytest.fixture
 def received(params: dict[str, str]) -> Iterator[tuple[str, Callable[[], list[Any]]]]:
-    """A client that keeps what it gets: its id, and a function that returns that."""
+    """A client that records parameters: its id, and a function that returns the recorded parameters."""
     from xmlrpc.server import SimpleXMLRPCServer
 
     got: list[Any] = []
@@ -166,7 +166,7 @@ def received(params: dict[str, str]) -> Iterator[tuple[str, Callable[[], list[An
 
 
 def outcome(params: dict[str, str], received: tuple[str, Callable[[], list[Any]]], value: object) -> object:
-    """Send a value; return what arrives, or ``"rejected"``."""
+    """Send a value; return the value that arrives, or ``"rejected"``."""
     client_id, got = received
     message = {"samp.mtype": "x-test.value", "samp.params": {"value": value}}
     try:
@@ -209,7 +209,7 @@ def test_call_to_a_client_that_is_killed(name: str, params: dict[str, str], hub_
         thread.start()
         assert silent.stdout.readline() == "called\n"
         silent.kill()
-        thread.join(PATIENCE)
+        thread.join(RESPONSE_TIMEOUT)
     if EXPECTED[name].ends_call_to_dead_client:
         [response] = responses
         assert response["samp.status"] == "samp.error"

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The examples of the documentation with the real programs, for which ``tests/docs`` has stand-ins."""
+"""The examples of the documentation with the programs themselves; ``tests/docs`` has stand-ins for them."""
 from __future__ import annotations
 
 import shutil
@@ -20,34 +20,34 @@ from .programs import Screen, environment, need
 
 pytestmark = pytest.mark.timeout(180)
 
-#: How the programs are started, and what they take when they are ready.
+#: The commands that start the programs, and MTypes to which they are subscribed when they are ready.
 COMMANDS = {
     "topcat": ("topcat", "-samp"),
     "SAOImageDS9": ("ds9", "-xpa", "no"),
     "Aladin": ("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic"),
 }
-TAKES = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
+SUBSCRIBED = {"topcat": "table.load.votable", "SAOImageDS9": "image.load.fits", "Aladin": "image.load.fits"}
 PAGES = ["index.rst", "tutorials/first-table.rst", "tutorials/linked-selection.rst", "tutorials/images.rst"]
-#: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
+#: Position on the screen of the button with which TOPCAT broadcasts the table, if TOPCAT is alone there.
 BROADCAST = (115, 39)
 
 
 class Program:
-    """A real program, and what its user does with it."""
+    """A program, and the actions of its user."""
 
     def __init__(self, name: str, screen: Screen) -> None:
         self._screen = screen
         self.user = SAMPIntegratedClient(name=f"user of {name}")
-        if name == "topcat":  # so that it knows of somebody to broadcast to when the button is pressed
+        if name == "topcat":  # so that TOPCAT knows a recipient when its button is pressed
             self.user.bind_receive_message("table.load.votable", lambda key, sender, mtype, params, extra: None)
         self.user.connect()
 
     def broadcast_when_wanted(self, name: str) -> None:
-        """Press the button as soon as a client takes tables."""
+        """Press the button as soon as a client is subscribed to tables."""
 
         def work() -> None:
             self.user.wait_for(name, 60, "table.load.votable")
-            # TOPCAT sends to those of whom it knows that they take tables, and may not have read the hub's news yet
+            # TOPCAT sends to the clients whose subscriptions it knows, and may not have processed the hub's event yet
             pause = threading.Event()
             with suppress(SAMPError):  # the page has ended
                 for _ in range(20):
@@ -59,7 +59,7 @@ class Program:
         self.user.client.loop.run_in_worker(work)
 
     def select(self, rows: list[int], table_id: str) -> None:
-        """Tell "My notebook" that rows were selected, as TOPCAT would; its user draws a region for that."""
+        """Send a selection of rows to "My notebook", as TOPCAT does when its user draws a region."""
         numbers = [str(row) for row in rows]
         self.user.ecall_and_wait(
             "My notebook", "table.select.rowList", 20, **{"table-id": table_id, "row-list": numbers}
@@ -67,7 +67,7 @@ class Program:
 
 
 class RealDesk:
-    """What `docs.stand_ins.Desk` is for stand-ins."""
+    """A hub with programs, with the interface of `docs.stand_ins.Desk`."""
 
     def __init__(self, hub: SAMPHubServer, show: Run, screen: Screen) -> None:
         self.hub, self._show, self._screen = hub, show, screen
@@ -79,30 +79,30 @@ class RealDesk:
         self._stack.callback(program.user.disconnect)
         started = self._show(*COMMANDS[name])
         if name == "Aladin":
-            started.wait_for("Command>", 60)  # it registers before it can be talked to
-        program.user.wait_for(name, 60, TAKES[name])
+            started.wait_for("Command>", 60)  # it registers before it is ready
+        program.user.wait_for(name, 60, SUBSCRIBED[name])
         return program
 
     def close(self) -> None:
-        """End what was added to the programs."""
+        """Disconnect the clients that act for the users."""
         self._stack.close()
 
 
 @pytest.fixture
 def desk(hub: SAMPHubServer, show: Run, screen: Screen) -> Iterator[RealDesk]:
-    """A hub, and real programs."""
+    """A hub with programs."""
     desk = RealDesk(hub, show, screen)
     yield desk
     desk.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page(name: str, desk: RealDesk) -> None:
+def test_the_examples_of_a_page(name: str, desk: RealDesk) -> None:
     run_page(DOCS / name, desk)
 
 
-def test_chart(home: Path, tmp_path: Path, artefacts: Path) -> None:
-    """The page of the tutorial points, and is pointed at."""
+def test_the_page_of_the_web_tutorial(home: Path, tmp_path: Path, artefacts: Path) -> None:
+    """The page sends a position, and shows a position that it receives."""
     need("chromium", "node")
     if not (NODE / "node_modules" / "sampjs").is_dir():
         pytest.skip("sampjs and playwright-core are not installed (tests/interop/install does it)")

@@ -1,5 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Tables, images, coverages and selections, in one line each, with TOPCAT, DS9 and Aladin; on our hub and on theirs."""
+"""
+Tables, images, coverages and selections, each sent by one call, with TOPCAT, DS9 and Aladin, at our hub and at theirs.
+"""
 from __future__ import annotations
 
 import resource
@@ -31,7 +33,7 @@ ROWS = 500
 
 
 def stars() -> Table:
-    """A table with units, strings, descriptions, UCDs, values that are missing, and metadata."""
+    """Return a table with units, strings, descriptions, UCDs, missing values and metadata."""
     dice = np.random.default_rng(5)
     ra, dec = RA + dice.normal(0, 0.02, ROWS), DEC + dice.normal(0, 0.02, ROWS)
     index = np.arange(ROWS)
@@ -50,7 +52,7 @@ def stars() -> Table:
 
 
 def image() -> CCDData:
-    """An image of counts whose middle pixel lies at `RA`, `DEC`, with one bright pixel that is 20 to the right."""
+    """Return an image of counts whose middle pixel is at `RA`, `DEC`. A bright pixel is 20 to the right of it."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [RA, DEC]
@@ -63,7 +65,7 @@ def image() -> CCDData:
 
 
 def assert_same(back: Table, table: Table) -> None:
-    """Check that a table survived its journey: values, what is missing, units and descriptions."""
+    """Check that a table is unchanged: values, masks, units and descriptions."""
     assert back.colnames == table.colnames
     assert len(back) == len(table)
     for name in table.colnames:
@@ -75,19 +77,19 @@ def assert_same(back: Table, table: Table) -> None:
 
 
 def from_topcat(client: SAMPIntegratedClient) -> Table:
-    """Have TOPCAT hand out its table."""
-    # it answers a moment before it has put what it has read into its list
-    given = until(
+    """Return the table of TOPCAT."""
+    # TOPCAT responds to the load a moment before the table is in its list
+    response = until(
         lambda: client.ecall_and_wait("topcat", "table.get.stil", 30, format="votable"),
-        lambda answer: answer["samp.status"] == "samp.ok",
+        lambda response: response["samp.status"] == "samp.ok",
     )
-    return Table.read(given["samp.result"]["url"], format="votable")
+    return Table.read(response["samp.result"]["url"], format="votable")
 
 
 def exercise_topcat(
     sender: SAMPIntegratedClient, other: SAMPIntegratedClient, picture: Callable[[], object]
 ) -> None:
-    """A table there and back, by both formats; selections both ways."""
+    """Exchange a table in both directions and in both formats, and selections in both directions."""
     table = stars()
     sender.wait_for("topcat", 60, "table.load.votable")
     link = sender.link(table, to="topcat")
@@ -99,31 +101,30 @@ def exercise_topcat(
     bright = np.ma.filled(table["mag"] < 14, False)
     assert link.select(bright).ok
     assert link.highlight(-1).ok
-    # the way back, as TOPCAT tells it when its user selects rows
+    # the message that TOPCAT sends when its user selects rows
     selected: list[Any] = []
     link.on_select(selected.append)
-    answer = other.ecall_and_wait(
+    response = other.ecall_and_wait(
         sender.get_public_id(), "table.select.rowList", 20, **{"table-id": link.id, "row-list": [0, 7]}
     )
-    assert answer["samp.status"] == "samp.ok"
+    assert response["samp.status"] == "samp.ok"
     assert np.flatnonzero(link.selection).tolist() == [0, 7]
     assert np.flatnonzero(selected[0]).tolist() == [0, 7]
 
     assert sender.send(table, to="topcat", mtype="table.load.fits", name="as FITS").ok
-    for row in range(10):  # in TOPCAT's own event loop, which comes to paint its windows between these
+    for row in range(10):  # between these calls TOPCAT's event loop paints its windows
         assert link.highlight(row).ok
     picture()
-    # The same table-id again: TOPCAT 4.8 refuses a table that it has. That is reported, and the file does not stay.
+    # TOPCAT 4.8 rejects a table with a table-id that it has already. The report contains this, and the file is removed.
     with pytest.warns(SAMPWarning, match="Duplicate table-id"):
         report = sender.send(table[:10], to="topcat", table_id=link.id, name="again")
     assert "Duplicate" in report.failed[link.report.deliveries[0].id]
     assert sender._exchange.file_server.files == []
 
 
-def test_table_and_selection_with_topcat(
+def test_table_and_selection_with_topcat_at_our_hub(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, artefacts: Path
 ) -> None:
-    """On our hub."""
     sender, other = connect("sender"), connect("other")
     show("topcat", "-samp")
     exercise_topcat(sender, other, lambda: screen.screenshot(artefacts / "exchange-topcat.png"))
@@ -132,7 +133,7 @@ def test_table_and_selection_with_topcat(
 def test_table_and_selection_with_topcats_own_hub(
     home: Path, connect: Connect, show: Run, screen: Screen, artefacts: Path
 ) -> None:
-    """On TOPCAT's own hub, by the same code."""
+    """The same at TOPCAT's hub."""
     show("topcat", "-hub")
     wait_for_hub(home)
     picture = artefacts / "exchange-topcat-hub.png"
@@ -142,10 +143,10 @@ def test_table_and_selection_with_topcats_own_hub(
 def test_broadcast_from_topcat(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen
 ) -> None:
-    """What a user broadcasts from TOPCAT is received as a Table."""
+    """A table that a user broadcasts from TOPCAT is received as a Table."""
     client = connect("sender")
     table = stars()
-    with client.incoming("table.load.*") as queue:  # now, so that TOPCAT knows of somebody to broadcast to
+    with client.incoming("table.load.*") as queue:  # now, so that TOPCAT knows a recipient
         show("topcat", "-samp")
         client.wait_for("topcat", 60, "table.load.votable")
         assert client.send(table, to="topcat").ok
@@ -161,7 +162,7 @@ def test_broadcast_from_topcat(
 def test_a_million_rows_to_topcat(
     hub: SAMPHubServer, connect: Connect, show: Run, record_property: Callable[[str, object], None]
 ) -> None:
-    """Time and memory; each a figure for the report, with a generous bound."""
+    """The report contains time and memory. Each has a generous limit."""
     client = connect("sender")
     show("topcat", "-samp", TOPCAT_OPTS="-Xmx2g")
     client.wait_for("topcat", 60, "table.load.votable")
@@ -180,14 +181,14 @@ def test_a_million_rows_to_topcat(
 
 
 def exercise_ds9(client: SAMPIntegratedClient, directory: Path) -> None:
-    """An image at its place in the sky; files of awkward names; commands."""
+    """Send an image with its position, files with unusual names, and commands."""
     ds9 = client.wait_for("SAOImageDS9", 60, "image.load.fits")
     report = client.send(image(), to=ds9)
     assert report.ok, report
     assert client.ds9.get("fits size").split() == [str(WIDTH), str(HEIGHT)]
     position = client.get_position(ds9)
     assert position.separation(SkyCoord(RA, DEC, unit="deg")) < 2 * u.arcsec
-    # DS9 counts pixels from 1; its crosshair tells what the pixel is and where
+    # DS9 counts pixels from 1; the crosshair gives the pixel and its position
     client.ds9(f"crosshair {WIDTH // 2 + 21} {HEIGHT // 2 + 1} image")
     where = [float(word) for word in client.ds9.get("crosshair wcs fk5 degrees").split()]
     expected = image().wcs.pixel_to_world(WIDTH // 2 + 20, HEIGHT // 2)
@@ -202,14 +203,14 @@ def exercise_ds9(client: SAMPIntegratedClient, directory: Path) -> None:
         assert client.ds9.get("fits size").split() == ["5", "4"], name
     client.ds9("frame 1")
     client.ds9("zoom to fit")
-    client.ds9("mode none")  # with its crosshair DS9 8.4.1 shows an internal error when it is pointed somewhere
+    client.ds9("mode none")  # with its crosshair DS9 8.4.1 shows an internal error after coord.pointAt.sky
     assert client.point_at((RA + 0.005, DEC), to=ds9).asked
 
 
 def test_image_with_ds9(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """On our hub. DS9 has no hub of its own that runs by itself."""
+    """The hub is ours: DS9 has no hub that runs by itself."""
     client = connect("sender")
     show("ds9", "-xpa", "no")
     exercise_ds9(client, tmp_path)
@@ -217,7 +218,7 @@ def test_image_with_ds9(
 
 
 def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
-    """An image at its place, a table, a coverage, a script."""
+    """Send an image with its position, a table, a coverage and a script."""
     client.wait_for("Aladin", 60, "image.load.fits")
     report = client.send(image(), to="aladin", name="crab")
     assert report.ok, report
@@ -234,24 +235,24 @@ def exercise_aladin(client: SAMPIntegratedClient, directory: Path) -> None:
     assert report.ok, report
     assert "cone" in until(lambda: client.aladin("status"), lambda text: "SMOC" in text)
 
-    def point_and_ask() -> float:
+    def point_and_get_position() -> float:
         assert client.point_at(SkyCoord(RA + 0.01, DEC, unit="deg"), to="aladin").ok
         return float(client.get_position("aladin").ra.deg)
 
-    # Some time after it has loaded a coverage Aladin turns to that, by itself
-    until(point_and_ask, lambda ra: ra == pytest.approx(RA + 0.01, abs=1e-5))
+    # Some time after it has loaded a coverage, Aladin moves its view to the coverage
+    until(point_and_get_position, lambda ra: ra == pytest.approx(RA + 0.01, abs=1e-5))
 
     for name in ("with blank.fits", "100%25.fits", "a#b?c.fits", "é è.fits"):
         path = directory / name
         image().write(path)
         report = client.send(path, to="aladin")
         assert report.ok, (name, report)
-    # Aladin says "Could not load image !" of what it cannot find. Its status is not asked for here: when it is its own
-    # hub, and still busy with an image, it may never answer that.
+    # Aladin prints "Could not load image !" for a file that it cannot find. The test does not request the status here:
+    # while Aladin is the hub and still loads an image, it may never respond to such a request.
 
 
 def coverage(directory: Path) -> Any:
-    """A small circle around the place, by mocpy; without that a file of some cells."""
+    """Return a small circle around the position, made by mocpy; without mocpy a file with some cells."""
     try:
         from mocpy import MOC
     except ImportError:
@@ -260,7 +261,7 @@ def coverage(directory: Path) -> Any:
 
 
 def _moc_file(directory: Path) -> Path:
-    """A coverage file made by hand: cells of order 8 around the place, in the NUNIQ numbering."""
+    """Write a coverage file: cells of order 8 around the position, in the NUNIQ numbering."""
     hdu = fits.BinTableHDU.from_columns([fits.Column("UNIQ", "K", array=np.arange(4, dtype=np.int64) + 4 * 4**8 + 100)])
     hdu.header.update({
         "PIXTYPE": "HEALPIX", "ORDERING": "NUNIQ", "COORDSYS": "C", "MOCORDER": 8, "MOCTOOL": "test", "MOCVERS": "2.0",
@@ -272,7 +273,7 @@ def _moc_file(directory: Path) -> Path:
 
 
 def start_aladin(show: Run) -> None:
-    """Start Aladin and wait until it can be talked to."""
+    """Start Aladin and wait until it is ready."""
     aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     aladin.wait_for("Command>", 60)
 
@@ -290,17 +291,17 @@ def test_image_table_and_coverage_with_aladin(
 def test_image_table_and_coverage_with_aladins_own_hub(
     home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """On Aladin's own hub, by the same code."""
+    """The same at Aladin's hub."""
     start_aladin(show)
     wait_for_hub(home)
     exercise_aladin(connect("sender"), tmp_path)
     screen.screenshot(artefacts / "exchange-aladin-hub.png")
 
 
-def test_one_table_to_all(
+def test_a_table_without_a_recipient_is_sent_to_all(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, artefacts: Path
 ) -> None:
-    """Without a name everybody who takes tables gets it, each in a form that it takes."""
+    """Each client that is subscribed to tables gets the table, in a format that it accepts."""
     client = connect("sender")
     show("topcat", "-samp")
     show("ds9", "-xpa", "no")
@@ -310,6 +311,6 @@ def test_one_table_to_all(
     assert "topcat" in report.asked.values()
     assert report.ok, report
     with pytest.warns(SAMPWarning, match="is not subscribed to"):
-        refused = client.send(image(), to=["topcat", "SAOImageDS9"])
-    print(refused)
+        partial = client.send(image(), to=["topcat", "SAOImageDS9"])
+    print(partial)
     screen.screenshot(artefacts / "exchange-all.png")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What STILTS, which has TOPCAT's code for tables, reads in the files that TOPCAT gets for large tables."""
+"""STILTS, which has TOPCAT's code for tables, reads the files that TOPCAT gets for large tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.interop
 
 
 def test_stilts_keeps_the_metadata(tmp_path: Path) -> None:
-    """Rows, units, UCDs, descriptions and parameters are all there; what is missing is missing."""
+    """The result has all rows, units, UCDs, descriptions and parameters, and missing values stay missing."""
     need("topcat")
     table = Table(
         {

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Each format that STILTS writes, by each door: sent, linked, received; sent by STILTS itself; and back to it.
+"""Each format that STILTS writes: sent, linked and received by this package, sent by STILTS, and read by STILTS again.
 
-The whole matrix runs with ``-m matrix``; otherwise one of each kind.
+All formats are tested with ``-m matrix``, otherwise one of each kind.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Connect = Callable[..., SAMPIntegratedClient]
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.filterwarnings("default::pyvo.samp.SAMPWarning")]
 
-#: Columns of every type, values that are missing in each, texts beyond ASCII, parameters.
+#: A table with columns of every type, missing values in each, texts beyond ASCII, and parameters.
 FULL = """<?xml version="1.0" encoding="utf-8"?>
 <VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE name="Full">
 <DESCRIPTION>All kinds</DESCRIPTION>
@@ -65,19 +65,19 @@ FULL = """<?xml version="1.0" encoding="utf-8"?>
 <TD>5 6</TD></TR>
 </TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"""
 
-#: What STILTS 3.4.7 writes; of each kind the first one is tried each time.
+#: The formats that STILTS 3.4.7 writes. The first one of each kind is always tested.
 FITS = ["fits-plus", "fits-basic", "fits-var", "colfits-plus", "colfits-basic"]
 VOTABLE = [
     "votable-binary2-inline", "votable-tabledata", "votable-binary-inline", "votable-fits-inline",
     "votable-binary-href", "votable-binary2-href", "votable-fits-href",
 ]  # fmt: skip
 TEXT = ["csv", "ascii", "ipac", "tst"]
-#: Formats for people, which nothing here reads.
+#: Formats for people, which this package does not read.
 FOR_PEOPLE = ["text", "html", "latex"]
 
 
 def of_each_kind(*kinds: list[str]) -> list[Any]:
-    """The first of each kind, and the others for the matrix."""
+    """Return test parameters: the first format of each kind, and the others with the mark ``matrix``."""
     rest = [pytest.mark.matrix]
     return [pytest.param(name, marks=rest if place else []) for kind in kinds for place, name in enumerate(kind)]
 
@@ -100,14 +100,14 @@ def pair(hub: SAMPHubServer, connect: Connect) -> tuple[SAMPIntegratedClient, SA
 
 
 def saved(run: Run, full: Path, name: str) -> Path:
-    """The table as STILTS saves it in a format."""
+    """Return the path of the table that STILTS has saved in a format."""
     path = full.with_name(f"saved-{name}.{name.partition('-')[0]}")
     stilts(run, "tcopy", f"in={full}", f"out={path}", f"ofmt={name}")
     return path
 
 
 def plain(column: Any) -> list[Any]:
-    """Values as lists of numbers and `str`; what is missing is None, NaN or nothing."""
+    """Return the values as lists of numbers and `str`. A missing value is None, NaN or an empty list."""
 
     def value(cell: Any) -> Any:
         if isinstance(cell, bytes):
@@ -120,7 +120,7 @@ def plain(column: Any) -> list[Any]:
 
 
 def assert_full(table: Table, name: str) -> None:
-    """Check what a format can hold."""
+    """Check the values and metadata that a format can contain."""
     assert plain(table["u1"]) == [1, 200, 0]
     assert plain(table["i2"]) == [-2, 7, 0]
     assert plain(table["i4"]) == [3, None, 5]
@@ -140,12 +140,12 @@ def assert_full(table: Table, name: str) -> None:
     expected = [["one", "two", "three"], ["a", "b", "c"], ["", "d", "e"]]
     if "texts" in table.colnames:
         assert [[text or "" for text in row] for row in plain(table["texts"])] == expected
-    else:  # what is written anew has a column for each
+    else:  # a table that was written again has a column for each text
         columns = [plain(table[f"texts_{number}"]) for number in (1, 2, 3)]
         assert [[text or "" for text in row] for row in zip(*columns, strict=True)] == expected
     assert plain(table["bit"]) == [[True, False, True], [False] * 3, [True] * 3]
     assert plain(table["complex"]) == [[1, 2], [3, 4], [5, 6]]
-    # what has a fixed length is filled up, with zeros or with NaN
+    # arrays of fixed length are padded with zeros or with NaN
     assert [[x for x in cell or [] if x] for cell in plain(table["vf"])] == [[1, 2, 3], [], [9.5]]
     assert [[x for x in cell or [] if x] for cell in plain(table["vi"])] == [[1], [1, 2], []]
     if name.startswith("votable") and "fits" not in name:
@@ -161,10 +161,10 @@ def assert_full(table: Table, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", of_each_kind(FITS, VOTABLE, TEXT))
-def test_saved_by_stilts(
+def test_a_file_of_stilts_is_sent_and_received(
     name: str, run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 ) -> None:
-    """`send`, `link`, messages with each MType, and ``samp send``."""
+    """`send`, `link`, a message with each MType, and ``samp send`` transfer the table."""
     alice, bob = pair
     path = saved(run, full, name)
     assert_full(read_table(path), name)
@@ -176,8 +176,8 @@ def test_saved_by_stilts(
             assert link.select([0, 2]).ok
             assert queue.get(20).mtype == "table.select.rowList"
         for mtype in ("table.load.votable", "table.load.fits"):
-            answer = alice.ecall_and_wait("bob", mtype, 20, url=path.as_uri())
-            assert answer["samp.status"] == "samp.ok"
+            response = alice.ecall_and_wait("bob", mtype, 20, url=path.as_uri())
+            assert response["samp.status"] == "samp.ok"
             assert_full(queue.get(20), name)
         command = (sys.executable, "-m", "pyvo.samp", "send", str(path), "--to", "bob")
         program = run(*command, PYTHONPATH=":".join(sys.path))
@@ -187,17 +187,16 @@ def test_saved_by_stilts(
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", FOR_PEOPLE)
-def test_formats_for_people(name: str, run: Run, full: Path) -> None:
-    """They are refused with a reason."""
+def test_formats_for_people_are_rejected(name: str, run: Run, full: Path) -> None:
     with pytest.raises(SAMPTypeError, match="is unknown"):
         to_sendable(saved(run, full, name))
 
 
 @pytest.mark.parametrize("name", of_each_kind(["fits", "votable"]))
-def test_sent_by_stilts(
+def test_a_table_that_stilts_sends_is_received(
     name: str, run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 ) -> None:
-    """``omode=samp``: to a client by its name, and to everybody."""
+    """``omode=samp`` sends to a client by its name, or to all clients."""
     _alice, bob = pair
     with bob.incoming("table.load.*") as queue:
         for more in ("client=bob", "client="):
@@ -206,7 +205,7 @@ def test_sent_by_stilts(
 
 
 def without_objects(table: Table) -> Table:
-    """The table without arrays of various lengths; its texts are of a fixed one."""
+    """Return the table without arrays of variable length, and with texts of fixed length."""
     for name in ("s", "wide"):
         if name in table.colnames:
             table[name] = table[name].astype(str)
@@ -214,13 +213,13 @@ def without_objects(table: Table) -> Table:
 
 
 def without_letters(table: Table) -> Table:
-    """The table without texts beyond ASCII, which FITS does not have."""
+    """Return the table without texts beyond ASCII, which FITS cannot contain."""
     return table[[name for name in table.colnames if name not in {"s", "wide"}]]
 
 
 @pytest.mark.parametrize("name", of_each_kind(FITS, VOTABLE))
-def test_back_to_stilts(name: str, run: Run, full: Path) -> None:
-    """What was read of its file, in each form in which `send` writes it, is read by STILTS."""
+def test_stilts_reads_a_table_that_was_read_from_its_file(name: str, run: Run, full: Path) -> None:
+    """STILTS reads each format in which `send` writes the table."""
     table = without_objects(read_table(saved(run, full, name)))
     for form in [*to_sendable(table).formats[:1], *to_sendable(without_letters(table)).formats[1:]]:
         path, out = full.with_name(f"back{form.suffix}"), full.with_name(f"back{form.suffix}.csv")
@@ -241,43 +240,46 @@ def test_back_to_stilts(name: str, run: Run, full: Path) -> None:
 
 @pytest.fixture
 def topcat(hub: SAMPHubServer, connect: Connect, show: Run) -> SAMPIntegratedClient:
-    """A client that TOPCAT has joined."""
+    """A client of a hub with TOPCAT."""
     client = connect("alice")
     show("topcat", "-samp")
     client.wait_for("topcat", 60, "table.load.votable")
     return client
 
 
-def handed_out(client: SAMPIntegratedClient) -> Table:
-    """The table that TOPCAT shows, as it hands it out; it answers before it has put what it has read into its list."""
-    given = until(
+def table_of_topcat(client: SAMPIntegratedClient) -> Table:
+    """Return the table that TOPCAT shows. TOPCAT responds to the load before the table is in its list."""
+    response = until(
         lambda: client.ecall_and_wait("topcat", "table.get.stil", 30, format="votable"),
-        lambda answer: answer["samp.status"] == "samp.ok",
+        lambda response: response["samp.status"] == "samp.ok",
     )
-    with local_copy(given["samp.result"]["url"]) as path:
+    with local_copy(response["samp.result"]["url"]) as path:
         return read_table(path)
 
 
 @pytest.mark.matrix
 def test_to_topcat_and_back(run: Run, full: Path, topcat: SAMPIntegratedClient) -> None:
-    """Each file that TOPCAT reads as it is, and each table that was read of one; what it hands out is the same."""
+    """
+    TOPCAT loads each file that it can read, and each table that was read from such a file, and returns the same
+    table.
+    """
     for name in FITS + VOTABLE:
         path = saved(run, full, name)
-        for what in (path, without_objects(read_table(path))):
-            link = topcat.link(what, to="topcat")
+        for source in (path, without_objects(read_table(path))):
+            link = topcat.link(source, to="topcat")
             assert link.report.ok, (name, link.report)
             assert link.select([1]).ok
             link.close()
-            back = handed_out(topcat)
+            back = table_of_topcat(topcat)
             assert plain(back["i4"]) == [3, None, 5], name
             assert plain(back["f8"]) == [2.5, None, -90], name
 
 
 @pytest.mark.matrix
-def test_several_at_a_time(
+def test_several_threads_read_tables(
     run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]
 ) -> None:
-    """Reading in many threads: each has its table, and the filters of warnings are what they were."""
+    """Each thread gets its table, and the warning filters do not change."""
     paths = [saved(run, full, name) for name in ("fits-plus", "votable-binary-inline", "votable-tabledata")]
     before, failures = list(warnings.filters), []
 
@@ -298,8 +300,8 @@ def test_several_at_a_time(
 
 
 @pytest.mark.matrix
-def test_healpix(run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
-    """A map of the sky, which STILTS writes of a table that says where its pixels are."""
+def test_a_healpix_map_of_stilts(run: Run, full: Path, pair: tuple[SAMPIntegratedClient, SAMPIntegratedClient]) -> None:
+    """STILTS writes a HEALPix map of a table whose parameters describe the pixels."""
     alice, bob = pair
     path = full.with_name("map.fits")
     commands = ['addcol -before 1 pixel "(long)index-1"', 'keepcols "pixel i4"', "setparam STIL_HPX_LEVEL 0",

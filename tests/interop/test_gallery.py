@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The programs of the gallery with the real programs, and their users' mouse."""
+"""The programs of the gallery with TOPCAT, DS9, Aladin and JupyterLab, and the mouse of their user."""
 from __future__ import annotations
 
 import queue
@@ -25,12 +25,12 @@ from .topcat_window import TopcatWindow
 
 pytestmark = pytest.mark.timeout(420)
 
-#: Around the cluster of `topcat_rows`, in pixels of TOPCAT's plot.
+#: Corners of a region around the cluster of `topcat_rows`, in pixels of TOPCAT's plot.
 AROUND_THE_CLUSTER = [(383, 440), (421, 432), (460, 440), (468, 474), (455, 494), (421, 496), (385, 494), (376, 474)]
 
 
 class GalleryProgram:
-    """A program of the gallery, in a process of its own; its output is read line by line."""
+    """A program of the gallery, in another process. Its output is read line by line."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -47,7 +47,7 @@ class GalleryProgram:
             self.lines.put(line)
 
     def stop(self) -> None:
-        """End it."""
+        """End the program."""
         self.process.kill()
         self.process.wait(10)
         self._reader.join(10)
@@ -62,27 +62,27 @@ Start = Callable[..., GalleryProgram]
 
 @pytest.fixture
 def start(python_environment: dict[str, str]) -> Iterator[Start]:
-    """Start programs of the gallery."""
+    """Return a function that starts a program of the gallery."""
     started: list[GalleryProgram] = []
 
-    def begin(name: str, *arguments: str) -> GalleryProgram:
+    def run_program(name: str, *arguments: str) -> GalleryProgram:
         started.append(GalleryProgram(name, arguments, python_environment))
         return started[-1]
 
-    yield begin
+    yield run_program
     for program in started:
         program.stop()
 
 
 @pytest.fixture
 def user(hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
-    """A client that knows when a program is ready."""
+    """A client that waits until a program is ready."""
     with SAMPIntegratedClient(name="user") as client:
         yield client
 
 
 def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, start: Start) -> None:
-    """The mouse draws a region in TOPCAT's plot, and the program prints how many stars are in it."""
+    """The mouse draws a region in TOPCAT's plot, and the program prints the number of stars in the region."""
     show("topcat", "-samp")
     user.wait_for("topcat", 180, "table.load.votable")
     program = start("topcat_rows")
@@ -97,13 +97,13 @@ def test_topcat_rows(user: SAMPIntegratedClient, show: Run, screen: Screen, star
 
 
 def test_ds9_regions(user: SAMPIntegratedClient, show: Run, start: Start) -> None:
-    """The regions come from DS9 itself."""
+    """The program uses the regions of DS9."""
     show("ds9", "-xpa", "no")
     user.wait_for("ds9", 60, "image.load.fits")
     program = start("ds9_regions")
     assert program.process.stdin is not None
     deadline = threading.Event()
-    while "200" not in user.ds9.get("fits size", timeout=60):  # the program's image is there
+    while "200" not in user.ds9.get("fits size", timeout=60):  # until DS9 shows the program's image
         deadline.wait(0.2)
     user.ds9("regions command {circle 151 121 12}")
     user.ds9("regions command {box 40 40 10 10}")
@@ -116,7 +116,7 @@ def test_ds9_regions(user: SAMPIntegratedClient, show: Run, start: Start) -> Non
 
 
 def test_aladin_script(user: SAMPIntegratedClient, show: Run) -> None:
-    """Aladin looks where the three brightest sources are."""
+    """Aladin's view moves to the three brightest sources."""
     aladin = show("aladin", "-local", "-noreleasetest", "-noplugin", "-nolog", "-theme=classic")
     aladin.wait_for("Command>", 90)
     user.wait_for("Aladin", 60, "script.aladin.send")
@@ -129,10 +129,10 @@ def test_aladin_script(user: SAMPIntegratedClient, show: Run) -> None:
         assert position.dec.deg == pytest.approx(source["dec"], abs=1e-3)
 
 
-def test_bridge(
+def test_the_bridge_of_the_gallery(
     home: Path, show: Run, hub: SAMPHubServer, user: SAMPIntegratedClient, tmp_path: Path, start: Start
 ) -> None:
-    """TOPCAT is on one hub, and loads a table of a client on the other."""
+    """TOPCAT at one hub loads a table of a client at another hub."""
     pytest.importorskip("pyvo.samp.bridge")
     from astropy.table import Table
 
@@ -152,14 +152,14 @@ def test_bridge(
 
 
 def test_remote_notebook(home: Path, show: Run, tmp_path: Path) -> None:
-    """TOPCAT on this computer loads a table of a notebook that reaches the hub through its page alone."""
+    """TOPCAT on this computer loads a table of a notebook that reaches the hub only through its page."""
     pytest.importorskip("pyvo.samp.jupyter")
     pytest.importorskip("jupyterlab")
     need("chromium", "node")
     from .notebooks import JupyterServer, NotebookPage
 
     cells = (GALLERY / "remote_notebook.py").read_text().split("# %%\n")[1:]
-    server_home, profile = tmp_path / "server", home / "b"  # Chromium makes a socket there, whose path must be short
+    server_home, profile = tmp_path / "server", home / "b"  # Chromium creates a socket there, whose path must be short
     server_home.mkdir()
     profile.mkdir()
     executable = shutil.which("chromium")

@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """
-The fixtures for other projects, tried on one: ginga, whose SAMP plugin imports ``pyvo.samp``.
+The fixtures for other projects, used with ginga, whose SAMP plugin imports ``pyvo.samp``.
 
-The real viewer runs without a screen. It knows nothing of the test: it finds the hub in its home directory.
+Ginga's viewer runs without a screen. It is not changed for the test, and finds the hub in its home directory.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest.importorskip("PySide6", reason="PySide6 is not installed (the extra `libr
 
 @pytest.fixture
 def tester(samp_client: Callable[..., RecordingClient]) -> RecordingClient:
-    """A client that stands for the program from which ginga gets images."""
+    """A client that takes the place of the program from which ginga gets images."""
     return samp_client("tester", ["image.load.fits"])
 
 
@@ -36,7 +36,7 @@ def ginga(samp_home: Path, tester: RecordingClient) -> Iterator[Program]:
     options = ("--toolkit=qt", "--modules=SAMP", "--loglevel=20", "--stderr", "--nosplash")
     variables = {"QT_QPA_PLATFORM": "offscreen", "PYTHONPATH": str(ROOT)}
     with Program(sys.executable, "-c", script, *options, env=environment(samp_home, **variables)) as program:
-        tester.wait_for("ginga", 60, "table.load.votable")  # its last subscription
+        tester.wait_for("ginga", 60, "table.load.votable")  # the last subscription of ginga
         yield program
 
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""JSAMP, the reference implementation: its testers against our hub, its hub with our clients."""
+"""JSAMP, the reference implementation: its test programs with our hub, and its hub with our clients."""
 from __future__ import annotations
 
 import asyncio
@@ -23,7 +23,7 @@ from .recorder import Recorder
 
 Connect = Callable[..., SAMPIntegratedClient]
 
-#: What goes out as numbers has to arrive as the strings of R3.
+#: Numbers in the parameters arrive as the strings of R3.
 NUMBERS = {"count": 3, "ratio": 0.25, "tiny": 1e-5, "flag": True, "row": np.int64(7), "rows": (1, {"a": [False]})}
 STRINGS = {"count": "3", "ratio": "0.25", "tiny": "0.00001", "flag": "1", "row": "7", "rows": ["1", {"a": ["0"]}]}
 
@@ -38,15 +38,15 @@ def test_hubtester_finds_nothing_wrong_with_our_hub(hub: SAMPHubServer, run: Run
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", ["sync", "async", "notify", "random"])
-def test_calcstorm_loses_nothing_in_our_hub(hub: SAMPHubServer, run: Run, mode: str) -> None:
-    """Twenty clients that ask each other a hundred questions each (R18, R20, R24)."""
+def test_calcstorm_loses_no_message_at_our_hub(hub: SAMPHubServer, run: Run, mode: str) -> None:
+    """Each of twenty clients sends a hundred calls to the others (R18, R20, R24)."""
     storm = run("jsamp", "calcstorm", "-nclient", "20", "-nquery", "100", "-mode", mode)
     assert storm.finish(100) == 0, storm.output
     assert "Exception" not in storm.output, storm.output
 
 
 @pytest.mark.timeout(60)
-def test_our_clients_introduce_themselves_to_jsamps_hub(jsamp_hub: Program, connect: Connect) -> None:
+def test_our_clients_register_and_declare_at_jsamps_hub(jsamp_hub: Program, connect: Connect) -> None:
     """Registration, metadata and subscriptions (R6, R11, R12, R14)."""
     one, two = connect("one", **{"author.name": "A. Tester"}), connect("two")
     one_id, two_id = one.get_public_id(), two.get_public_id()
@@ -69,14 +69,17 @@ def test_our_clients_introduce_themselves_to_jsamps_hub(jsamp_hub: Program, conn
 
 
 @pytest.mark.timeout(60)
-def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Connect, run: Run) -> None:
-    """All of R18 between clients of ours, with numbers in the parameters (R4), while JSAMP's snooper looks on."""
+def test_every_operation_at_jsamps_hub(jsamp_hub: Program, connect: Connect, run: Run) -> None:
+    """
+    Our clients send with every operation of R18 and numbers in the parameters (R4); JSAMP's snooper shows the
+    messages.
+    """
     snooper = run("jsamp", "snooper")
     sender, receiver = connect("sender"), connect("receiver")
     me, you = sender.get_public_id(), receiver.get_public_id()
     third = sender.wait_for("Snooper", 60, "x-test.any").id
     received = Recorder(receiver, "x-test.*")
-    answers = Recorder(sender, "x-answer")
+    responses = Recorder(sender, "x-response")
 
     sender.enotify(you, "x-test.notify", **NUMBERS)
     assert sorted(sender.enotify_all("x-test.notify-all", **NUMBERS)) == sorted([you, third])
@@ -86,30 +89,30 @@ def test_six_ways_of_sending_through_jsamps_hub(jsamp_hub: Program, connect: Con
     assert response == {"samp.status": "samp.ok", "samp.result": {"echo": STRINGS}}
 
     deliveries = received.wait(5)
-    # That hub hands messages over in no particular order.
+    # JSAMP's hub does not keep the order of messages.
     assert sorted((one.kind, one.name) for one in deliveries) == [
         ("call", "x-test.call"), ("call", "x-test.call-all"), ("call", "x-test.call-and-wait"),
         ("notification", "x-test.notify"), ("notification", "x-test.notify-all"),
     ]
     assert all(one.sender == me and one.content == STRINGS for one in deliveries)
 
-    # Two answers from the receiver, by `reply`, the sixth way; one from the snooper.
-    replies = answers.wait(3)
-    assert [one.sender for one in replies].count(you) == 2
-    assert all(one.content["samp.result"] == {"echo": STRINGS} for one in replies if one.sender == you)
-    assert {one.content["samp.status"] for one in replies if one.sender == third} <= {"samp.ok", "samp.warning"}
+    # Two responses from the receiver, which uses `reply`, and one from the snooper.
+    found = responses.wait(3)
+    assert [one.sender for one in found].count(you) == 2
+    assert all(one.content["samp.result"] == {"echo": STRINGS} for one in found if one.sender == you)
+    assert {one.content["samp.status"] for one in found if one.sender == third} <= {"samp.ok", "samp.warning"}
 
     snooper.wait_for("x-test.call-all")
     snooper.wait_for('"ratio": "0.25"')
 
 
 class Caller:
-    """Calls with one tag again and again, and waits for the responses."""
+    """Makes calls with one tag, and waits for the responses."""
 
     def __init__(self, client: SAMPIntegratedClient, tag: str = "tag") -> None:
         self._client, self._tag = client, tag
         self.responses: queue.Queue[dict[str, Any]] = queue.Queue()
-        client.bind_receive_response(tag, lambda _key, _who, _tag, response: self.responses.put(response))
+        client.bind_receive_response(tag, lambda _key, _responder, _tag, response: self.responses.put(response))
 
     def call(self, recipient: str, mtype: str, **params: Any) -> str:
         return self._client.ecall(recipient, self._tag, mtype, **params)
@@ -120,7 +123,7 @@ class Caller:
 
 @pytest.mark.timeout(60)
 def test_jsamps_hub_repeats_msg_ids(jsamp_hub: Program, connect: Connect) -> None:
-    """Each call is answered once, although that hub gives all calls with one tag the same msg-id (R20, R21)."""
+    """Each call gets one response, although JSAMP's hub gives all calls with one tag the same msg-id (R20, R21)."""
     sender, receiver = connect("sender"), connect("receiver")
     you = receiver.get_public_id()
     receiver.on("x-test.on")(lambda params: params)
@@ -132,7 +135,7 @@ def test_jsamps_hub_repeats_msg_ids(jsamp_hub: Program, connect: Connect) -> Non
         for _ in range(3):
             ids.add(caller.call(you, mtype))
             assert caller.response()["samp.status"] == "samp.ok"
-    assert len(ids) == 1  # or this tests nothing
+    assert len(ids) == 1  # otherwise the hub does not repeat msg-ids, and this test is useless
 
     async def main() -> None:
         async with AsyncSAMPClient(name="async") as client:
@@ -140,9 +143,9 @@ def test_jsamps_hub_repeats_msg_ids(jsamp_hub: Program, connect: Connect) -> Non
             async def echo(n: str) -> dict[str, str]:
                 return {"n": n}
 
-            await asyncio.to_thread(lambda: [ask(client.get_public_id(), n) for n in range(3)])
+            await asyncio.to_thread(lambda: [call_and_check(client.get_public_id(), n) for n in range(3)])
 
-    def ask(recipient: str, number: int) -> None:
+    def call_and_check(recipient: str, number: int) -> None:
         caller.call(recipient, "x-test.async", n=number)
         assert caller.response() == {"samp.status": "samp.ok", "samp.result": {"n": str(number)}}
 
@@ -151,12 +154,12 @@ def test_jsamps_hub_repeats_msg_ids(jsamp_hub: Program, connect: Connect) -> Non
 
 
 @pytest.mark.timeout(60)
-def test_calls_of_one_msg_id_that_are_open_at_once(jsamp_hub: Program, connect: Connect) -> None:
-    """JSAMP's hub passes each reply on, whatever else bears its msg-id: two calls get two responses, no more."""
+def test_two_pending_calls_with_the_same_msg_id(jsamp_hub: Program, connect: Connect) -> None:
+    """JSAMP's hub passes on every reply with this msg-id. Two calls must get two responses, and no more."""
     sender, receiver = connect("sender"), connect("receiver")
     both = threading.Barrier(2)
 
-    def handler(key: str, who: str, msg_id: str, mtype: str, params: dict[str, str], extra: object) -> None:
+    def handler(key: str, sender_id: str, msg_id: str, mtype: str, params: dict[str, str], extra: object) -> None:
         both.wait(10)
         if params["n"] == "1":
             receiver.ereply(msg_id, "samp.ok", result=params)
@@ -176,7 +179,7 @@ def test_calls_of_one_msg_id_that_are_open_at_once(jsamp_hub: Program, connect: 
 
 @pytest.fixture
 def jsamp_web_hub(home: Path, run: Run) -> Iterator[Program]:
-    """JSAMP's hub with both profiles, which consents to everything, in a network where its port is free."""
+    """JSAMP's hub with both profiles and without consent requests, in a network in which its port is free."""
     with own_network():
         options = ("-web:auth", "true", "-web:norestrictmtypes")
         program = run("jsamp", "hub", "-mode", "no-gui", "-profiles", "std,web", *options)
@@ -189,7 +192,10 @@ def jsamp_web_hub(home: Path, run: Run) -> Iterator[Program]:
 def test_derived_classes_with_jsamps_hub(
     jsamp_web_hub: Program, connect: Connect, family: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Programs derive from our classes, for either profile; they send and receive, and come back."""
+    """
+    Programs derive classes from ours, for either profile. Their clients send, receive, disconnect and connect
+    again.
+    """
     monkeypatch.setenv("SAMP_TEST", "a value")
     plain, derived = connect("plain"), family()
     try:
@@ -209,10 +215,10 @@ def test_derived_classes_with_jsamps_hub(
 
 @pytest.mark.timeout(120)
 def test_repeated_msg_ids_in_the_web_profile(jsamp_web_hub: Program, connect: Connect) -> None:
-    """JSAMP's hub repeats msg-ids to clients of the Web Profile, too: ours answers each call once."""
+    """JSAMP's hub repeats msg-ids to clients of the Web Profile, too. Our client replies to each call once."""
     sender, web = connect("sender"), SAMPIntegratedClient(name="web")
     web.on("x-test.on")(lambda params: params)
-    wrapped = SAMPMsgReplierWrapper(web)(lambda key, who, mtype, params, extra: params)
+    wrapped = SAMPMsgReplierWrapper(web)(lambda key, sender_id, mtype, params, extra: params)
     web.bind_receive_call("x-test.wrapped", wrapped)
     web.connect(web=True)
     try:
@@ -228,8 +234,8 @@ def test_repeated_msg_ids_in_the_web_profile(jsamp_web_hub: Program, connect: Co
 
 
 @pytest.mark.timeout(60)
-def test_what_jsamps_hub_refuses_is_told(jsamp_hub: Program, connect: Connect) -> None:
-    """A fault of a foreign hub arrives as `SAMPProxyError` with its text (R19)."""
+def test_a_fault_of_jsamps_hub_is_an_error(jsamp_hub: Program, connect: Connect) -> None:
+    """The fault becomes a `SAMPProxyError` with its text (R19)."""
     sender, receiver = connect("sender"), connect("receiver")
     with pytest.raises(SAMPProxyError, match=r"subscri"):
         sender.enotify(receiver.get_public_id(), "x-nobody.wants")
@@ -239,7 +245,7 @@ def test_what_jsamps_hub_refuses_is_told(jsamp_hub: Program, connect: Connect) -
 
 @pytest.mark.timeout(60)
 def test_jsamps_message_sender_reaches_our_client(hub: SAMPHubServer, connect: Connect, run: Run) -> None:
-    """A foreign client sends by our hub to our client, in each of its three modes."""
+    """JSAMP's client sends in each of its three modes through our hub to our client."""
     receiver = connect("receiver")
     received = Recorder(receiver, "x-test.*")
     target = ("-targetname", "receiver")

@@ -27,14 +27,14 @@ from .programs import Screen, environment, need, until, wait_for_hub
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
-#: One combination runs always, if it is installed; the others make environments of their own.
+#: The installed combination is always tested. Each of the others needs a new environment.
 HERE = pytest.param(("lab", "", ""), id="installed")
 MATRIX = [
     pytest.param((app, server, kernel), id=f"{server}, {kernel}", marks=[pytest.mark.matrix, pytest.mark.timeout(1800)])
     for app, server in [("lab", "jupyterlab==4.3.*"), ("lab", "jupyterlab"), ("notebook", "notebook")]
     for kernel in ["ipykernel==6.31.*", "ipykernel==7.3.*", "ipykernel==7.4.*", "ipykernel"]
 ]
-#: Where the environments of the matrix are made.
+#: The directory for the environments of the matrix.
 VENVS = Path(__file__).parents[2] / "build" / "venvs"
 
 SHOW = """
@@ -54,7 +54,7 @@ print("connected by", relay.path)
 
 
 def show_relay(hub: SAMPHubServer) -> str:
-    """A cell that shows a relay for a hub."""
+    """Return a cell that shows a relay for a hub."""
     return SHOW.replace("PORT", str(hub._web_port))
 
 
@@ -63,7 +63,7 @@ TABLE = "table = Table({'ra': [1.0, 2.0, 3.0], 'name': ['one', 'two', 'three']})
 
 @pytest.fixture(scope="session")
 def pythons(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The Pythons of the environments that the chosen tests need; made here, where there still is a network."""
+    """The Pythons of the environments that the chosen tests need. They are installed here, while there is a network."""
     made = {"": sys.executable}
     for item in request.session.items:
         callspec = getattr(item, "callspec", None)
@@ -94,7 +94,7 @@ def connect_client(notebook: NotebookPage) -> None:
 
 
 def start_jupyter(directory: Path, app: str, server: str, kernel: str) -> JupyterServer:
-    """Start a server, with the Pythons of server and kernels."""
+    """Start a Jupyter server with these Pythons for the server and the kernels."""
     for name in ("jupyterlab", "ipykernel") if server == sys.executable else ():
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed (the extra 'libraries' has it)")
@@ -103,7 +103,7 @@ def start_jupyter(directory: Path, app: str, server: str, kernel: str) -> Jupyte
 
 @pytest.fixture(scope="module")
 def jupyter(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    """What is installed here."""
+    """A Jupyter server with the installed packages."""
     with start_jupyter(tmp_path_factory.mktemp("jupyter"), "lab", sys.executable, sys.executable) as server:
         yield server
 
@@ -131,7 +131,7 @@ def browser(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def public_browser(jupyter: JupyterServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser that takes the Jupyter server for one on the internet."""
+    """A browser that treats the Jupyter server as one on the internet."""
     flag = f"--ip-address-space-overrides=127.0.0.1:{jupyter.port}=public"
     one = start_browser(tmp_path_factory.mktemp("browser"), flag)
     yield one
@@ -140,7 +140,7 @@ def public_browser(jupyter: JupyterServer, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def hub(home: Path) -> Iterator[SAMPHubServer]:
-    """Our hub, whose user agrees to everything."""
+    """Our hub. It allows every registration."""
     server = SAMPHubServer(web_port=0, web_profile_dialog=lambda _name, _origin: True)
     server.start()
     yield server
@@ -148,21 +148,21 @@ def hub(home: Path) -> Iterator[SAMPHubServer]:
 
 
 class Near:
-    """A client on the computer of the hub, which records positions and tables."""
+    """A client on the computer of the hub. It records positions and tables."""
 
     def __init__(self, client: SAMPIntegratedClient) -> None:
         self.client = client
         self.positions: list[float] = []
         self.rows: list[int] = []
         self.arrived = threading.Event()
-        self.goes_on = threading.Event()
-        self.goes_on.set()
+        self.proceed = threading.Event()
+        self.proceed.set()
 
         @client.on("coord.pointAt.sky")
         def point(ra: float) -> dict[str, str]:
             self.positions.append(ra)
             self.arrived.set()
-            assert self.goes_on.wait(120)
+            assert self.proceed.wait(120)
             return {"seen": str(ra)}
 
         @client.on("table.load.votable")
@@ -173,7 +173,7 @@ class Near:
         client.bind_receive_notification("table.select.rowList", lambda *_args: None)
 
     def select(self, *rows: int) -> None:
-        """Select rows of the table that came last, as a user of TOPCAT does."""
+        """Select rows of the latest table, as a user of TOPCAT does."""
         params = {"table-id": self.table_id, "url": self.url, "row-list": [str(row) for row in rows]}
         self.client.enotify_all("table.select.rowList", **params)
 
@@ -188,7 +188,7 @@ def near(hub: SAMPHubServer) -> Iterator[Near]:
 
 @pytest.fixture
 def open_notebook(jupyter: JupyterServer, browser: Browser) -> Iterator[Callable[..., NotebookPage]]:
-    """Open a notebook with these cells in a tab of its own; its kernel is ended after the test."""
+    """Return a function that opens a notebook with these cells in a new tab. Its kernel is ended after the test."""
     with ExitStack() as stack:
         def start(name: str, *cells: str, port: int | None = None) -> NotebookPage:
             jupyter.write(name, *cells)
@@ -211,7 +211,7 @@ def clients_of(hub: SAMPHubServer, near: Near) -> list[str]:
     return [each.name for each in near.client.clients if each.name == "notebook"]
 
 
-# Proof 1: one cell does it all
+# All paths to the kernel
 
 ONE_CELL = SHOW + CONNECT + TABLE + """
 report = client.send(table, to="near", name="stars")
@@ -221,7 +221,7 @@ assert response["samp.result"] == {"seen": "12.0"}, response
 link = client.link(table, to="near")
 print("linked", relay.state)
 for _ in range(300):
-    time.sleep(0.1)  # the cell runs on; what arrives meanwhile is there at once
+    time.sleep(0.1)  # messages arrive while the cell runs
     if link.selection.any():
         break
 print("selected", [str(name) for name in table["name"][link.selection]])
@@ -232,7 +232,7 @@ def test_one_cell(
     any_jupyter: JupyterServer, browser: Browser, hub: SAMPHubServer, near: Near, artefacts: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """It connects, sends a table, waits for replies; a selection arrives while it sleeps."""
+    """One cell connects, sends a table and waits for replies. A selection arrives while the cell sleeps."""
     jupyter = any_jupyter
     jupyter.write("one", ONE_CELL.replace("PORT", str(hub._web_port)))
     notebook = NotebookPage(browser, jupyter.url("one"))
@@ -250,12 +250,12 @@ def test_one_cell(
         close(notebook)
 
 
-#: Without the control channel: as a kernel without our entry, or another one, would be.
+#: Removes the control channel, as in a kernel without the handler of this package.
 NO_CONTROL = "get_ipython().kernel.control_handlers.pop('comm_msg')\n"
 
 
 def test_subshell(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near) -> None:
-    """The second path, found by what arrives: the first one does not work here."""
+    """The second path is used when the first does not work. The relay chooses by the messages that arrive."""
     pytest.importorskip("ipykernel", minversion="7.3")
     show = show_relay(hub).replace("display(", NO_CONTROL + "display(")
     cell = show + CONNECT + 'print(client.ecall_and_wait("near", "coord.pointAt.sky", "20", ra=1, dec=2))'
@@ -267,7 +267,7 @@ def test_subshell(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer
 
 
 def test_between_cells(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near) -> None:
-    """The third path: a cell cannot wait and is told at once; `await` works, and so do notifications."""
+    """The third path: a request in a cell is an error at once, but ``await`` and notifications work."""
     blocked = """
 start = time.monotonic()
 try:
@@ -353,7 +353,7 @@ if __name__ == "__main__":
 def test_marimo(
     browser: Browser, hub: SAMPHubServer, near: Near, run: Run, tmp_path: Path, artefacts: Path
 ) -> None:
-    """Messages come between cells, so that a cell is told at once that it cannot wait; a thread can."""
+    """Messages arrive between cells, so that a request in a cell is an error at once. A thread can wait."""
     if find_spec("marimo") is None:
         pytest.skip("marimo is not installed (the extra 'libraries' has it)")
     (tmp_path / "app.py").write_text(MARIMO.replace("PORT", str(hub._web_port)))
@@ -371,25 +371,28 @@ def test_marimo(
         page.wait_for("text=error: This notebook passes >> nth=0")
         until(lambda: list(near.positions), bool)
 
-        def look() -> str:
+        def get_result() -> str:
             page.act("text=second >> nth=0", "click")
             page.wait_for("text=later: >> nth=0")
             return page.text("text=later: >> nth=0")
 
-        shown = until(look, lambda text: "'seen': '4.0'" in text)  # the response arrives when no cell runs
+        shown = until(get_result, lambda text: "'seen': '4.0'" in text)  # the response arrives when no cell runs
         assert "between cells open" in shown
         page.screenshot(artefacts / "relay-marimo.png")
     finally:
         page.close()
 
 
-# Proof 2: the permission of the browser
+# The permission of the browser
 
 
 def test_permission_of_the_browser(
     jupyter: JupyterServer, public_browser: Browser, hub: SAMPHubServer, near: Near, artefacts: Path
 ) -> None:
-    """A page of the internet: not decided, denied, no hub, granted; each time with the text that helps."""
+    """
+    The relay on a page of the internet shows helpful texts without a decision, after a denial, without a hub, and
+    when granted.
+    """
     jupyter.write("permission", show_relay(hub), CONNECT)
     notebook = NotebookPage(public_browser, jupyter.url("permission"))
     origin = f"http://127.0.0.1:{jupyter.port}"
@@ -430,7 +433,7 @@ def test_permission_of_the_browser(
         close(notebook)
 
 
-# Proof 4: what may happen to page, kernel, hub and network
+# Interruptions of page, kernel, hub and network
 
 CALL = """
 try:
@@ -443,22 +446,22 @@ print("after", client.ecall_and_wait("near", "coord.pointAt.sky", "20", ra=7, de
 """
 
 
-def test_reload_in_the_middle_of_a_call(
+def test_reload_during_a_call(
     open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near, tmp_path: Path
 ) -> None:
-    """The call was sent, and is not sent again; the client is still registered, and all goes on without a click."""
+    """The call was sent and is not sent again. The client is still registered, and needs no click to continue."""
     record = tmp_path / "record"
     call = CALL + f"\nopen({str(record)!r}, 'w').write('done')\n"
     notebook = open_notebook("reload", show_relay(hub), CONNECT, call, AFTER)
     connect_client(notebook)
-    near.goes_on.clear()
+    near.proceed.clear()
     notebook.run(2)
     assert near.arrived.wait(30)
     own_id = next(each.id for each in near.client.clients if each.name == "notebook")
     notebook.execute("docmanager:save")
     notebook.reload()
     until(record.exists, bool, 60)
-    near.goes_on.set()
+    near.proceed.set()
     notebook.run(3)
     notebook.wait_for("after {'seen': '7.0'}")
     assert near.positions == [5.0, 7.0]
@@ -468,7 +471,7 @@ def test_reload_in_the_middle_of_a_call(
 def test_two_tabs(
     open_notebook: Callable[..., NotebookPage], jupyter: JupyterServer, browser: Browser, hub: SAMPHubServer, near: Near
 ) -> None:
-    """The tab that was clicked last works; the other one says so."""
+    """The tab with the last click is connected, and the other tab shows this."""
     first = open_notebook("tabs", show_relay(hub), CONNECT, AFTER, AFTER.replace("after", "again"))
     first.run(0)
     first.connect()
@@ -495,7 +498,10 @@ def test_two_tabs(
 def test_kernel_restart(
     open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client of the old kernel is unregistered when it could be no reload, and the page says what to do."""
+    """
+    The client of the old kernel is unregistered after the time that a reload may take, and the page says what to
+    do.
+    """
     monkeypatch.setattr(pull_queue, "RELAY_TIMEOUT", 5.0)
     notebook = open_notebook("restart", show_relay(hub), CONNECT)
     connect_client(notebook)
@@ -511,7 +517,7 @@ def test_kernel_restart(
 
 
 def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer) -> None:
-    """A client that reconnects is registered at the next hub; the page says meanwhile that there is none."""
+    """A client with ``reconnect`` registers at the next hub. Until then the page shows that there is no hub."""
     again = CONNECT.replace("relay)", "relay, reconnect=True)")
     check = "for _ in range(300):\n    if client.is_connected: break\n    time.sleep(0.1)\nprint('again', relay.state)"
     port = hub._web_port
@@ -533,19 +539,19 @@ def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubSer
 def test_offline(
     open_notebook: Callable[..., NotebookPage], jupyter: JupyterServer, hub: SAMPHubServer, near: Near, seconds: int
 ) -> None:
-    """The network is down while a call waits: its response arrives afterwards, and it was delivered once."""
+    """The network fails during a call. The call is delivered once, and its response arrives afterwards."""
     proxy = Proxy(jupyter.port)
     try:
         notebook = open_notebook(
             f"offline{seconds}", show_relay(hub), CONNECT, CALL, AFTER, port=proxy.port
         )
         connect_client(notebook)
-        near.goes_on.clear()
+        near.proceed.clear()
         notebook.run(2)
         assert near.arrived.wait(30)
         proxy.cut()
-        near.goes_on.set()
-        assert not threading.Event().wait(seconds)  # as long as the train is in the tunnel
+        near.proceed.set()
+        assert not threading.Event().wait(seconds)  # the network is down for this time
         proxy.mend()
         until(lambda: notebook.page.evaluate("document.querySelector('.jp-Notebook').innerText"),
               lambda text: "got {" in text or "failed" in text, 90)
@@ -557,7 +563,7 @@ def test_offline(
         proxy.stop()
 
 
-# Proof 6
+# Interrupts, figures and saved notebooks
 
 BIG = """
 import os, secrets
@@ -579,7 +585,7 @@ else:
 def test_interrupt_during_a_transfer(
     open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near
 ) -> None:
-    """The cell ends, the hub keeps nothing of the file, and the next message goes."""
+    """The cell ends, the hub removes the incomplete file, and the next message is sent."""
     near.client.bind_receive_call("table.load.x-raw", lambda *_args: {})
     notebook = open_notebook("interrupt", show_relay(hub), CONNECT + BIG, UPLOAD, AFTER)
     notebook.run(0)
@@ -594,7 +600,7 @@ def test_interrupt_during_a_transfer(
     notebook.run(3)
     notebook.wait_for("after")
     assert near.positions == [7.0]
-    directory = Path(tempfile.gettempdir())  # of the hub
+    directory = Path(tempfile.gettempdir())  # in which the hub stores uploads
     until(lambda: [path for path in directory.rglob("*") if path.is_file()], lambda found: not found)
 
 
@@ -611,10 +617,10 @@ print("at the end")
 """
 
 
-def test_figures_stay_in_their_place(
+def test_a_figure_is_shown_at_the_end_of_its_cell(
     open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, near: Near
 ) -> None:
-    """Messages that arrive while a cell draws do not show its figure too early."""
+    """Messages that arrive while a cell draws do not show the figure too early."""
     pytest.importorskip("matplotlib")
     notebook = open_notebook("figure", show_relay(hub), CONNECT, FIGURE, "print('next' + ' cell')")
     connect_client(notebook)
@@ -632,7 +638,7 @@ def test_figures_stay_in_their_place(
 def test_no_key_in_the_saved_notebook(
     open_notebook: Callable[..., NotebookPage], jupyter: JupyterServer, hub: SAMPHubServer, near: Near, tmp_path: Path
 ) -> None:
-    """Even with the state of the widgets, which contains the script of the relay."""
+    """Not even in the state of the widgets, which contains the script of the relay."""
     record = tmp_path / "keys"
     keys = (
         "import json\n"
@@ -665,11 +671,11 @@ client.disconnect()
 """
 
 
-def test_topcat_on_our_hub(
+def test_topcat_at_our_hub(
     open_notebook: Callable[..., NotebookPage], hub: SAMPHubServer, show: Run, near: Near, screen: Screen,
     artefacts: Path,
 ) -> None:
-    """TOPCAT on the laptop shows the table of the notebook."""
+    """TOPCAT on the computer of the browser shows the table of the notebook."""
     show("topcat")
     near.client.wait_for("topcat", mtype="table.load.votable", timeout=90)
     notebook = open_notebook("topcat", TOPCAT_CELL.replace("PORT", str(hub._web_port)))
@@ -682,7 +688,7 @@ def test_topcat_on_our_hub(
 def test_topcats_own_hub(
     open_notebook: Callable[..., NotebookPage], home: Path, show: Run, screen: Screen, artefacts: Path
 ) -> None:
-    """Messages work with a hub that is not ours; for a file there is an error that says what to do."""
+    """Messages work with a hub of another program. Sending a file is an error that says what to do."""
     need("xdotool")
     show("topcat", "-hub")
     wait_for_hub(home)
@@ -702,7 +708,7 @@ client.disconnect()
         notebook.run(0)
         notebook.connect()
         notebook.relay_text("Waiting for your consent")
-        answer_dialog(screen)
+        accept_in_dialog(screen)
         notebook.wait_for("response {'seen': '12.0'}")
         notebook.wait_for("start `samp hub`")
         screen.screenshot(artefacts / "relay-topcat-hub.png")
@@ -710,8 +716,8 @@ client.disconnect()
         near.client.disconnect()
 
 
-def answer_dialog(screen: Screen) -> None:
-    """Say yes in the dialog of TOPCAT's hub."""
+def accept_in_dialog(screen: Screen) -> None:
+    """Click Yes in the dialog of TOPCAT's hub."""
     env = {**screen.env}
 
     def find() -> list[str]:
@@ -724,7 +730,7 @@ def answer_dialog(screen: Screen) -> None:
     command = ["xdotool", "getwindowgeometry", "--shell", found[-1]]
     text = subprocess.run(command, check=True, env=env, capture_output=True, text=True, timeout=30).stdout
     geometry = {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", text)}
-    # the button at the right in the last row
+    # the right button in the last row
     screen.click(
         geometry["X"] + int(0.554 * geometry["WIDTH"]), geometry["Y"] + int(0.924 * geometry["HEIGHT"])
     )

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""TOPCAT, whose own hub accepts no uploads, reads what a kernel has published in its Jupyter server."""
+"""TOPCAT, whose hub accepts no uploads, reads a file that a kernel has published in its Jupyter server."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def test_topcat_reads_from_a_jupyter_server(
     home: Path, connect: Callable[..., SAMPIntegratedClient], show: Run, screen: Screen,
     tmp_path_factory: pytest.TempPathFactory, artefacts: Path,
 ) -> None:
-    """It sends no cookie and no token of the server; the URL alone is enough, and only until it is withdrawn."""
+    """TOPCAT has no cookie and no token of the server. The URL is enough until the kernel withdraws the file."""
     pytest.importorskip("jupyter_server", reason="jupyter_server is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     show("topcat", "-hub")
@@ -39,8 +39,8 @@ def test_topcat_reads_from_a_jupyter_server(
         client = connect("sender")
         topcat = client.wait_for("topcat", 60, "table.load.votable").id
         load(client, topcat, published)
-        given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
-        assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+        response = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+        assert_same(Table.read(response["samp.result"]["url"], format="votable"), table)
         screen.screenshot(artefacts / "topcat-jupyter.png")
         server.run(kernel, "p.withdraw()")
         response = client.ecall_and_wait(topcat, "table.load.votable", 60, url=published, name="gone")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Two users of one JupyterHub, each with a computer of their own: a hub, a client and a browser in a network apart."""
+"""Two users of one JupyterHub. Each has a computer with a hub, a client and a browser in its own network."""
 from __future__ import annotations
 
 import io
@@ -53,7 +53,7 @@ client.connect(web=relay)
 client.enotify_all("coord.pointAt.sky", ra=ROWS + 1, dec=0)
 print("registered again")
 """
-#: Asks for the kernels of a user, as a page of JupyterLab does; returns the status.
+#: Requests the kernels of a user, as a page of JupyterLab does; returns the status.
 _KERNELS = """
 fetch("/user/%s/api/kernels", { headers: { "X-XSRFToken": document.cookie.match(/_xsrf=([^;]*)/)[1] } })
     .then((response) => response.status)
@@ -81,36 +81,36 @@ def publish(hub: JupyterHub, name: str, content: bytes) -> str:
     return f"/user/{name}/{publish_file(home / 'table.vot', directory=directory).url_path}"
 
 
-class Nobody(User):
-    """Somebody who has not logged in."""
+class AnonymousUser(User):
+    """A user who has not logged in."""
 
     def __init__(self, hub: JupyterHub) -> None:
         self._port = hub.port
         self._cookies = {}
 
 
-def test_files_without_login(jupyterhub: JupyterHub) -> None:
-    """TOPCAT has no cookie: the token is the permission, for this file of this user."""
-    nobody = Nobody(jupyterhub)
+def test_a_published_file_needs_no_login(jupyterhub: JupyterHub) -> None:
+    """TOPCAT has no cookie. The token in the URL allows access to this file of this user only."""
+    anonymous = AnonymousUser(jupyterhub)
     path = publish(jupyterhub, "alice", b"of alice")
-    assert nobody.fetch("GET", path) == (200, b"of alice")
-    assert nobody.fetch("GET", path.replace("alice", "bob"))[0] == 404
-    assert nobody.fetch("GET", path + "x")[0] == 404
-    assert nobody.fetch("GET", "/user/alice/api/contents")[0] == 403
+    assert anonymous.fetch("GET", path) == (200, b"of alice")
+    assert anonymous.fetch("GET", path.replace("alice", "bob"))[0] == 404
+    assert anonymous.fetch("GET", path + "x")[0] == 404
+    assert anonymous.fetch("GET", "/user/alice/api/contents")[0] == 403
     token = path.split("/")[-2]
     jupyterhub.program.wait_for("/user/alice/pyvo-samp/data/.../table.vot")
     assert token not in jupyterhub.program.output
 
 
 class Consent(ConsentPrompt):
-    """The user of a computer: would allow everything for always."""
+    """A consent prompt that allows every registration for always."""
 
     def __init__(self) -> None:
         self.origins: list[str] = []
         self.offered_always: list[bool] = []
 
     def ask(self, ticket: ConsentTicket) -> Decision:
-        """Record the request, and allow it."""
+        """Record the request and allow it."""
         self.origins.append(ticket.request.origin)
         self.offered_always.append(ticket.request.can_always_allow)
         return Decision.ALWAYS
@@ -118,9 +118,9 @@ class Consent(ConsentPrompt):
 
 class Computer:
     """
-    The computer of a user, in a network of its own: hub, a client that shows tables, and a browser.
+    The computer of a user, in its own network: a hub, a client that receives tables, and a browser.
 
-    `run` runs a function in that network.
+    `run` calls a function in that network.
     """
 
     def __init__(self, user: str, jupyterhub: JupyterHub, home: Path) -> None:
@@ -174,7 +174,7 @@ class Computer:
         self._stack.callback(self.browser.stop)
 
     def names(self) -> list[str]:
-        """Names of the clients of the hub."""
+        """Return the names of the clients of the hub."""
         return sorted(each.name for each in self.client.clients)
 
     def stop(self) -> None:
@@ -183,7 +183,7 @@ class Computer:
 
 
 class HubNotebookPage(NotebookPage):
-    """The page of a notebook of a user, who logs in to the JupyterHub."""
+    """The page of a notebook. Its user logs in to the JupyterHub."""
 
     def __init__(self, computer: Computer, name: str) -> None:
         target = f"/user/{computer.user}/lab/tree/{name}.ipynb"
@@ -207,7 +207,7 @@ def computers(jupyterhub: JupyterHub, tmp_path_factory: pytest.TempPathFactory) 
         for user in USERS:
             computer = Computer(user, jupyterhub, tmp_path_factory.mktemp(user))
             stack.callback(computer.stop)
-            # its threads run in this network, where the JupyterHub is
+            # the threads of the proxy run in this network, in which the JupyterHub is
             stack.callback(Proxy(jupyterhub.port, computer.server).stop)
             found.append(computer)
         yield found
@@ -224,7 +224,7 @@ def write_notebook(path: Path, *cells: str) -> None:
 
 
 def test_two_users(jupyterhub: JupyterHub, computers: list[Computer], artefacts: Path) -> None:
-    """Proof 3 of the relay: at the same time, and neither sees the other."""
+    """Two users work at the same time, and neither sees the other."""
     def work(computer: Computer) -> NotebookPage:
         rows = str(10 + computers.index(computer))
         cells = [cell.replace("USER", computer.user).replace("ROWS", rows) for cell in (SHOW, SEND, AGAIN)]
@@ -259,7 +259,7 @@ def test_two_users(jupyterhub: JupyterHub, computers: list[Computer], artefacts:
         page.wait_for("registered again")
         until(lambda computer=computer: computer.positions, lambda found: len(found) == 2)
         assert computer.positions == [10 + number, 11 + number]
-        # the users of a JupyterHub share an origin: "always" is not offered, and the user is asked each time
+        # the users of a JupyterHub share an origin, so "always" is not offered, and each registration needs consent
         assert computer.consent.origins == [computer.origin] * 2
         assert computer.consent.offered_always == [False, False]
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Large files through the relay, both ways, with bounded memory of the kernel, of the page and of the hub."""
+"""Large files through the relay, in both directions, with bounded memory of the kernel, of the page and of the hub."""
 from __future__ import annotations
 
 import json
@@ -24,7 +24,7 @@ from .test_large_upload import MemoryPeak
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 MTYPE = "table.load.x-raw"
-#: Sends a file in pieces that differ; the memory is the largest that the kernel had so far, in kB.
+#: Sends a file of pieces that differ. ``memory`` returns the largest memory of the kernel so far, in MB.
 UP = """
 import hashlib, resource
 def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
@@ -83,7 +83,7 @@ def network() -> Iterator[None]:
     "total", [pytest.param(50_000_000, id="50 MB"), pytest.param(500_000_000, id="500 MB", marks=pytest.mark.matrix)]
 )
 def test_large_files(total: int, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Proof 5 of the relay."""
+    """A file is sent from the kernel and back again; no process needs memory for the whole file."""
     directory, profile = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("browser")
     hub = SAMPHubServer(web_port=0, web_profile_dialog=lambda _name, _origin: True)
     hub.start()
@@ -118,7 +118,7 @@ def test_large_files(total: int, home: Path, tmp_path_factory: pytest.TempPathFa
 def transfer(
     jupyter: JupyterServer, browser: Browser, hub: SAMPHubServer, near: SAMPIntegratedClient, total: int
 ) -> None:
-    """Send a file from the kernel and back again; check the memory."""
+    """Send a file from the kernel and back again, and check the memory."""
     jupyter.write("large", show_relay(hub), CONNECT, UP.replace("TOTAL", str(total)), DOWN, READ)
     notebook = NotebookPage(browser, jupyter.url("large"))
     notebook.run(0)
@@ -147,7 +147,7 @@ def transfer(
 
 
 def wait_and_sample(notebook: NotebookPage, text: str, memory: MemoryPeak) -> str:
-    """Wait for the output of a cell; look at the memory meanwhile."""
+    """Wait for the output of a cell, and measure the memory until then."""
     lines: list[str] = []
 
     def wait() -> None:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Large files, up and down by a page of a real browser, with bounded memory of the browser and of the hub."""
+"""A page in a browser uploads and downloads large files, with bounded memory of the browser and of the hub."""
 from __future__ import annotations
 
 import os
@@ -19,9 +19,9 @@ from .programs import Program, environment, need
 from .recorder import Received, Recorder
 
 TOTAL = 500_000_000
-#: Bytes by which the memory of a process may grow: a browser collects garbage when it likes.
+#: Bytes by which the memory of a process may grow. A browser chooses itself when to collect garbage.
 MAX_GROWTH = 350_000_000
-#: The hub is in the process of the test.
+#: The same for the hub, which runs in the process of the test.
 MAX_GROWTH_OF_HUB = 60_000_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -51,7 +51,7 @@ class MemoryPeak:
         self._peak: dict[psutil.Process, int] = {}
 
     def sample(self) -> None:
-        """Look at the memory now. A new process counts from now on: the browser starts some when it needs them."""
+        """Measure the memory now. The growth of a process that is new, as some of a browser are, counts from now on."""
         for process in [psutil.Process(), self._root, *self._root.children(recursive=True)]:
             try:
                 size = process.memory_info().rss
@@ -61,7 +61,7 @@ class MemoryPeak:
             self._peak[process] = max(size, self._peak.get(process, 0))
 
     def growth(self) -> dict[str, int]:
-        """Return by how many bytes the memory of each process has grown."""
+        """Return the bytes by which the memory of each process has grown."""
         return {
             "hub" if process.pid == os.getpid() else f"{process.pid}": self._peak[process] - first
             for process, first in self._first.items()
@@ -72,7 +72,7 @@ class MemoryPeak:
 def test_500_mb_up_and_down(
     name: str, home: Path, tmp_path_factory: pytest.TempPathFactory, connect: Callable[..., SAMPIntegratedClient]
 ) -> None:
-    """Proof 5 of the relay, without the kernel."""
+    """Neither the hub nor the browser needs memory for the whole file."""
     need(name)
     # Chromium ends if the path is too long for the names of its sockets
     www, profile = tmp_path_factory.mktemp("www"), tmp_path_factory.mktemp("profile")
@@ -88,7 +88,7 @@ def test_500_mb_up_and_down(
         options = [option.format(profile=profile) for option in COMMANDS[name]]
         url = f"client.html#upload={TOTAL}"
         with Site(www) as site, Program(name, *options, site.url(url), env=environment(profile)) as browser:
-            started.wait(1, timeout=60)  # until the browser has started, its memory grows
+            started.wait(1, timeout=60)  # the memory of the browser grows until it has started
             memory = MemoryPeak(browser.pid)
             (up,) = wait_and_sample(stored, memory)
             path = Path(up.content["url"].removeprefix("file://"))
@@ -106,7 +106,7 @@ def test_500_mb_up_and_down(
 
 
 def wait_and_sample(recorder: Recorder, memory: MemoryPeak, timeout: float = 120.0) -> list[Received]:
-    """Wait for a message; look at the memory meanwhile."""
+    """Wait for a message, and measure the memory until then."""
     received: list[Received] = []
     waiting = threading.Thread(target=lambda: received.extend(recorder.wait(1, timeout=timeout)))
     waiting.start()

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""STILTS reads every table that we write, whatever is in it."""
+"""STILTS reads every table that this package writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRITERS: dict[str, Callable[[Any, Any], None]] = {"votable": write_votable, "fit
 
 
 def some_tables(count: int) -> list[Table]:
-    """The same tables in each run."""
+    """Return tables that are the same in each run."""
     made: list[Table] = []
 
     @settings(
@@ -41,8 +41,8 @@ def some_tables(count: int) -> list[Table]:
 
 
 @pytest.mark.parametrize("format_", WRITERS)
-def test_stilts_reads_what_is_written(format_: str, tmp_path: Path) -> None:
-    """It copies all of them into one file, in one run; each has its rows and columns there."""
+def test_stilts_reads_every_written_table(format_: str, tmp_path: Path) -> None:
+    """STILTS copies all tables into one file in one run. Each has its rows and columns there."""
     need("topcat")
     shapes = []
     paths = []

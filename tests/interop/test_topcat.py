@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""TOPCAT, both ways round: a member of our hub, and the hub of our client."""
+"""TOPCAT as a client of our hub, and TOPCAT's hub with our client."""
 from __future__ import annotations
 
 import signal
@@ -25,16 +25,16 @@ from .samples import ROWS, write_table
 Connect = Callable[..., RecordingClient]
 SAMP = (sys.executable, "-m", "pyvo.samp")
 
-#: Where TOPCAT's window, alone on the screen, has the button that broadcasts the table.
+#: Position on the screen of the button with which TOPCAT broadcasts the table, if TOPCAT is alone there.
 BROADCAST = (115, 39)
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def load(client: SAMPIntegratedClient, topcat: str, url: str) -> None:
-    """Let TOPCAT load the table, and wait until it knows it by its table-id.
+    """Have TOPCAT load the table, and wait until TOPCAT knows its table-id.
 
-    It answers ``samp.ok`` when it has read the table, a moment before it has taken the name into its books.
+    TOPCAT responds with ``samp.ok`` when it has read the table, a moment before it knows the table-id.
     """
     response = client.ecall_and_wait(
         topcat, "table.load.votable", 60, url=url, name="Stars of a test", **{"table-id": "stars"}
@@ -44,22 +44,22 @@ def load(client: SAMPIntegratedClient, topcat: str, url: str) -> None:
 
 
 def highlight(client: SAMPIntegratedClient, topcat: str, row: int) -> Mapping[str, Any]:
-    """Point TOPCAT at a row, whose number is sent as the int that it is."""
+    """Have TOPCAT highlight a row. The number is sent as an int."""
     return client.ecall_and_wait(topcat, "table.highlight.row", 20, row=row, **{"table-id": "stars"})
 
 
 def select(client: SAMPIntegratedClient, topcat: str, rows: list[int]) -> Mapping[str, Any]:
-    """Let TOPCAT select some rows."""
+    """Have TOPCAT select rows."""
     return client.ecall_and_wait(topcat, "table.select.rowList", 20, **{"table-id": "stars", "row-list": rows})
 
 
 def is_ok(response: Mapping[str, Any]) -> bool:
-    """Tell a success from a warning or an error."""
+    """Return whether a response is a success, not a warning or an error."""
     return bool(response["samp.status"] == "samp.ok")
 
 
 def assert_same(back: Table, table: Table) -> None:
-    """Check that a table survived its journey."""
+    """Check that a table is unchanged."""
     assert back.colnames == table.colnames
     assert len(back) == len(table)
     for name in table.colnames:
@@ -68,12 +68,14 @@ def assert_same(back: Table, table: Table) -> None:
         assert np.ma.allequal(np.ma.asarray(back[name]), np.ma.asarray(table[name]))
 
 
-def test_topcat_loads_what_our_client_sends(
+def test_topcat_at_our_hub(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """TOPCAT on our hub loads a table, knows its rows, hands it back equal, and broadcasts it when its user says so."""
+    """
+    TOPCAT loads a table, knows its rows, returns an equal table, and broadcasts it when its user presses a button.
+    """
     client = connect("sender")
-    received = Recorder(client, "table.load.*")  # now, so that TOPCAT knows of somebody to broadcast to when asked
+    received = Recorder(client, "table.load.*")  # now, so that TOPCAT knows a recipient
     show("topcat", "-samp")
     topcat = client.wait_for("topcat", 60, "table.load.votable").id
     table, url = write_table(tmp_path)
@@ -85,8 +87,8 @@ def test_topcat_loads_what_our_client_sends(
     assert is_ok(select(client, topcat, [0, 7]))
     screen.screenshot(artefacts / "topcat.png")
 
-    given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
-    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    response = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(response["samp.result"]["url"], format="votable"), table)
 
     screen.click(*BROADCAST)
     delivery = received.wait(1)[0]
@@ -97,7 +99,7 @@ def test_topcat_loads_what_our_client_sends(
 def test_topcat_understands_a_client_that_sends_numbers(
     hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path
 ) -> None:
-    """What another library sends as XML-RPC numbers reaches TOPCAT as strings (R5); it would refuse the numbers."""
+    """XML-RPC numbers of another library reach TOPCAT as strings (R5). TOPCAT would reject numbers."""
     client = connect("sender")
     show("topcat", "-samp")
     topcat = client.wait_for("topcat", 60, "table.load.votable").id
@@ -111,8 +113,8 @@ def test_topcat_understands_a_client_that_sends_numbers(
         proxy.samp.hub.unregister(key)
 
 
-def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
-    """The error of a foreign client reaches the caller in its own words (R17)."""
+def test_the_caller_gets_the_error_of_topcat(hub: SAMPHubServer, connect: Connect, show: Run, tmp_path: Path) -> None:
+    """The text of the error is TOPCAT's (R17)."""
     client = connect("sender")
     show("topcat", "-samp")
     topcat = client.wait_for("topcat", 60, "table.load.votable").id
@@ -121,26 +123,26 @@ def test_topcat_tells_what_it_cannot_load(hub: SAMPHubServer, connect: Connect, 
     assert "No such file" in response["samp.error"]["samp.errortxt"]
 
 
-def test_topcat_knows_who_comes_while_it_looks_around(
+def test_topcat_knows_clients_that_register_during_its_discovery(
     hub: SAMPHubServer, connect: Connect, show: Run, screen: Screen, tmp_path: Path
 ) -> None:
-    """TOPCAT forgets what it is told while it asks who is there; it knows those who come just then all the same."""
+    """TOPCAT loses events during its discovery calls. It must know clients that register at this time."""
     first = connect("first")
     show("topcat", "-samp")
     topcat = first.wait_for("topcat", 60, "table.load.votable").id
-    crowd = [Recorder(connect(f"late {number}"), "table.load.*") for number in range(10)]
+    recorders = [Recorder(connect(f"late {number}"), "table.load.*") for number in range(10)]
     load(first, topcat, write_table(tmp_path)[1])
     screen.click(*BROADCAST)
-    for received in crowd:
+    for received in recorders:
         assert received.wait(1)[0].sender == topcat
 
 
-def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
-    """TOPCAT registers again by itself when our hub was restarted, and unregisters when it is ended."""
+def test_topcat_registers_again_after_a_restart_of_the_hub(hub: SAMPHubServer, connect: Connect, show: Run) -> None:
+    """TOPCAT does so by itself, and unregisters when it ends."""
     client = connect("one")
     topcat = show("topcat", "-samp")
     first = client.wait_for("topcat", 60, "samp.app.ping").id
-    # It must be awake when the hub goes: having missed the news of that, it would wait for the old hub for ever.
+    # TOPCAT must be ready when the hub stops. If it missed the shutdown event, it would wait for the old hub for ever.
     assert is_ok(client.ecall_and_wait(first, "samp.app.ping", 30))
     client.disconnect()
     hub.stop()
@@ -152,10 +154,10 @@ def test_topcat_comes_back_to_a_new_hub_and_says_goodbye(hub: SAMPHubServer, con
     client.assert_unregistered(again, within=30)
 
 
-def test_our_client_works_with_topcats_own_hub(
+def test_our_client_at_topcats_hub(
     home: Path, connect: Connect, show: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """The same code, with TOPCAT for the hub: a table there, a selection, and messages between clients of ours."""
+    """TOPCAT loads a table and selects rows, and our clients exchange messages."""
     show("topcat", "-hub")
     wait_for_hub(home)
     sender, receiver = connect("sender"), connect("receiver")
@@ -164,8 +166,8 @@ def test_our_client_works_with_topcats_own_hub(
 
     load(sender, topcat_id, url)
     assert is_ok(select(sender, topcat_id, [0, 7]))
-    given = sender.ecall_and_wait(topcat_id, "table.get.stil", 20, format="votable")
-    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    response = sender.ecall_and_wait(topcat_id, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(response["samp.result"]["url"], format="votable"), table)
     screen.screenshot(artefacts / "topcat-hub.png")
 
     received = Recorder(receiver, "x-test.*")
@@ -175,10 +177,12 @@ def test_our_client_works_with_topcats_own_hub(
 
 
 @pytest.mark.timeout(240)
-def test_recorded_session(
+def test_a_recorded_session_can_be_replayed(
     hub: SAMPHubServer, connect: Connect, show: Run, run: Run, screen: Screen, tmp_path: Path, artefacts: Path
 ) -> None:
-    """What TOPCAT was sent is recorded, and played to another TOPCAT at another hub: a table, and selected rows."""
+    """
+    The messages to one TOPCAT, a table and a selection, are recorded and replayed to another TOPCAT at another hub.
+    """
     client = connect("sender")
     first = show("topcat", "-samp")
     topcat = client.wait_for("topcat", 60, "table.load.votable").id
@@ -205,6 +209,6 @@ def test_recorded_session(
     assert f"table.load.votable  call from sender (c1) to topcat ({topcat})" in replay.output
     assert f"table.select.rowList  call from sender (c1) to topcat ({topcat})" in replay.output
     assert "0 problems" in replay.output, replay.output
-    given = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
-    assert_same(Table.read(given["samp.result"]["url"], format="votable"), table)
+    response = client.ecall_and_wait(topcat, "table.get.stil", 20, format="votable")
+    assert_same(Table.read(response["samp.result"]["url"], format="votable"), table)
     screen.screenshot(artefacts / "topcat-replay.png")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The hub window in a real browser: what it shows, what it does, and what others cannot do with it."""
+"""The hub window in a browser: its display, its actions, and protection against other pages."""
 from __future__ import annotations
 
 import itertools
@@ -36,7 +36,7 @@ CALLS = {"table.*": {}}
 
 @contextmanager
 def started(command: str, directory: Path) -> Iterator[Browser]:
-    """A browser of this kind, with a profile of its own."""
+    """Run a browser of this kind, with its own profile."""
     need(command)
     executable = shutil.which(command)
     assert executable is not None
@@ -49,14 +49,14 @@ def started(command: str, directory: Path) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def browser(network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:  # noqa: F811
-    """A Chromium; each test opens tabs of its own."""
+    """A Chromium for all tests. Each test opens its own tabs."""
     with started("chromium", tmp_path_factory.mktemp("chromium")) as one:
         yield one
 
 
 @pytest.fixture
 def hub(home: Path) -> Iterator[SAMPHubServer]:
-    """Our hub with both profiles; the window is asked for consent."""
+    """Our hub with both profiles. Its window shows consent requests."""
     server = SAMPHubServer(web_port=WEB_PORT, web_profile_dialog="window", label="test")
     server.start()
     assert server.web_profile_running
@@ -66,7 +66,7 @@ def hub(home: Path) -> Iterator[SAMPHubServer]:
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Callable[[str], Page]]:
-    """Open tabs, which are closed after the test."""
+    """Return a function that opens a tab, which is closed after the test."""
     opened: list[Page] = []
 
     def start(url: str) -> Page:
@@ -80,38 +80,41 @@ def tab(browser: Browser) -> Iterator[Callable[[str], Page]]:
 
 @pytest.fixture
 def window(hub: SAMPHubServer, tab: Callable[[str], Page]) -> Page:
-    """The hub window, connected."""
+    """The hub window, after it has connected."""
     one = tab(hub.open_window(browser=False))
     one.wait_for(".state.running")
     return one
 
 
 def has(text: str) -> str:
-    """A selector for an item of the client list, by what it contains."""
+    """Return a selector for an item of the client list that contains a text."""
     return f"#clients > li:has-text('{text}')"
 
 
 def decide(window: Page, decision: str) -> None:
-    """Click a button of the consent dialog, once it works."""
+    """Click a button of the consent dialog as soon as it is enabled."""
     window.wait_for(f"#consent-{decision}:enabled")
     window.act(f"#consent-{decision}", "click")
 
 
-# What it shows
+# The display
 
 
 def test_clients_messages_and_disconnect(
     window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site], connect: Connect, show: Run,  # noqa: F811
     home: Path, artefacts: Path,
 ) -> None:
-    """TOPCAT, a page and a program: names, icons, subscriptions; a call is due, then answered; one is disconnected."""
+    """
+    The window shows names, icons and subscriptions of TOPCAT, a page and a program, and a call before and after its
+    response. It disconnects a client.
+    """
     icon = home / "icon.png"
     icon.write_bytes(SAMP_ICON)
     client = connect("program", **{"samp.icon.url": icon.as_uri()})
-    told = threading.Event()
-    client.bind_receive_notification("samp.hub.disconnect", lambda *_: told.set())
-    member = tab(sites[0].url("client.html"))
-    registered = member.start("register", "a page", CALLS)
+    disconnected = threading.Event()
+    client.bind_receive_notification("samp.hub.disconnect", lambda *_: disconnected.set())
+    page = tab(sites[0].url("client.html"))
+    registered = page.start("register", "a page", CALLS)
     decide(window, "once")
     page_id = registered.result(30)
     show("topcat", "-samp")
@@ -125,14 +128,14 @@ def test_clients_messages_and_disconnect(
     window.wait_for(f"{has('topcat')} >> text=Mark Taylor")
     window.wait_for(f"{has('a page')} >> text=web")
 
-    member.run("holdReplies")
+    page.run("holdReplies")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(client.ecall_and_wait, page_id, "table.slow", 60, text="a < b")
         window.wait_for("tr.call:has-text('table.slow') .status.due")
         assert window.text("tr.call:has-text('table.slow') .content") == '{"text": "a < b"}'
         window.wait_for(f"{has('a page')} >> .mark.in.due", "attached")
         window.wait_for(f"{has('program')} >> .mark.out.due", "attached")
-        member.run("releaseReplies")
+        page.run("releaseReplies")
         window.wait_for("tr.call:has-text('table.slow') .status.ok")
         assert waiting.result(30)["samp.status"] == "samp.ok"
     window.wait_for(f"{has('a page')} >> .mark.due", "detached")
@@ -148,13 +151,13 @@ def test_clients_messages_and_disconnect(
     window.act(f"{has('program')} >> summary", "click")
     window.act(f"{has('program')} >> button:text('Disconnect')", "click")
     window.act("#confirm-yes", "click")
-    assert told.wait(20)
+    assert disconnected.wait(20)
     window.wait_for(has("program"), "detached")
     window.wait_for("tr.event:has-text('program') >> text=has unregistered")
 
 
 def test_filters_and_pause(window: Page, connect: Connect) -> None:
-    """One table: by client, MType and status; a pause keeps it as it is."""
+    """The table is filtered by client, MType and status. A pause stops its updates."""
     one, two = connect("first"), connect("second")
     for client in (one, two):
         client.bind_receive_notification("x.*", lambda *_: None)
@@ -188,8 +191,8 @@ def test_filters_and_pause(window: Page, connect: Connect) -> None:
     window.wait_for("td button >> text=x.d")
 
 
-def test_hub_stops(window: Page, hub: SAMPHubServer) -> None:
-    """By its button, after a question; the window then says so."""
+def test_the_button_stops_the_hub(window: Page, hub: SAMPHubServer) -> None:
+    """The window asks for confirmation, and shows that the hub has stopped."""
     window.act("#stop", "click")
     window.act("#confirm-no", "click")
     assert hub.is_running
@@ -201,8 +204,8 @@ def test_hub_stops(window: Page, hub: SAMPHubServer) -> None:
     assert not hub.is_running
 
 
-def test_hub_that_is_gone_without_a_word(tab: Callable[[str], Page], run: Run, network: None) -> None:  # noqa: F811
-    """The page notices, and tries again."""
+def test_a_killed_hub_is_noticed(tab: Callable[[str], Page], run: Run, network: None) -> None:  # noqa: F811
+    """The window shows that the hub does not respond, and tries to connect again."""
     program = run("samp-hub") if shutil.which("samp-hub") else None
     if program is None:
         from .test_command_line import ROOT, SAMP
@@ -218,18 +221,21 @@ def test_hub_that_is_gone_without_a_word(tab: Callable[[str], Page], run: Run, n
 
 
 def test_consent(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
-    """Deny, allow once, always; then the same origin comes in without a question, and another one is asked about."""
+    """
+    The user denies, allows once, and allows always. Then this origin needs no consent any more, but another one
+    does.
+    """
     first = tab(sites[0].url("client.html"))
-    refused = first.start("register", "first", ANY)
+    denied = first.start("register", "first", ANY)
     window.wait_for("#consent")
     assert window.text("#consent-name") == "first"
     assert window.text("#consent-origin") == sites[0].origin
-    assert window.act("#consent-once", "isDisabled")  # a click that was meant for something else
+    assert window.act("#consent-once", "isDisabled")  # so that a click that was meant for something else has no effect
     window.act("keyboard", "press", "Escape")
     assert window.act("#consent", "isVisible")
     decide(window, "deny")
     with pytest.raises(RuntimeError, match="Fault"):
-        refused.result(30)
+        denied.result(30)
     window.wait_for("#consent", "hidden")
     allowed = first.start("register", "first", ANY)
     decide(window, "once")
@@ -241,24 +247,26 @@ def test_consent(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Si
     first.run("unregister")
     assert first.run("register", "first", ANY)
     other = tab(sites[1].url("client.html"))
-    asked = other.start("register", "other", ANY)
+    registration = other.start("register", "other", ANY)
     window.wait_for("#consent:has-text('other')")
     decide(window, "once")
-    assert asked.result(30)
+    assert registration.result(30)
 
 
 def test_page_without_an_origin(window: Page, tab: Callable[[str], Page], www: Path) -> None:  # noqa: F811
-    """Always means nothing for a page from a file: there is no such button."""
+    """The window does not offer "always" to a page from a file."""
     page = tab((www / "client.html").as_uri())
-    asked = page.start("register", "from a file", ANY)
+    registration = page.start("register", "from a file", ANY)
     window.wait_for("#consent-once:enabled")
     assert not window.act("#consent-always", "isVisible")
     decide(window, "once")
-    assert asked.result(30)
+    assert registration.result(30)
 
 
-def test_page_goes_meanwhile(window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
-    """The dialog closes; nobody was let in."""
+def test_a_page_is_closed_during_its_consent_request(
+    window: Page, tab: Callable[[str], Page], sites: tuple[Site, Site]  # noqa: F811
+) -> None:
+    """The dialog closes, and the page is not registered."""
     page = tab(sites[0].url("client.html"))
     page.start("register", "short-lived", ANY)
     window.wait_for("#consent")
@@ -267,32 +275,34 @@ def test_page_goes_meanwhile(window: Page, tab: Callable[[str], Page], sites: tu
     assert window.text("#client-count") == "0"
 
 
-def test_window_is_closed_meanwhile(
+def test_the_window_is_closed_during_a_consent_request(
     window: Page, hub: SAMPHubServer, tab: Callable[[str], Page], sites: tuple[Site, Site],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """That decides nothing: the page waits, another window shows the request; without one, time is up: refused."""
+    """
+    The page waits, and another window shows the request. Without a window the request is denied after its time-out.
+    """
     page = tab(sites[0].url("client.html"))
-    asked = page.start("register", "patient", ANY)
+    registration = page.start("register", "patient", ANY)
     window.wait_for("#consent")
     window.close()
-    assert not asked.done()
+    assert not registration.done()
     again = tab(hub.open_window(browser=False))
     decide(again, "once")
-    assert asked.result(30)
+    assert registration.result(30)
     page.run("unregister")
     assert hub._running is not None
     assert hub._running.web is not None
     monkeypatch.setattr(hub._running.web._consent, "_timeout", 2.0)
-    asked = page.start("register", "patient", ANY)
+    registration = page.start("register", "patient", ANY)
     again.wait_for("#consent")
     again.close()
     with pytest.raises(RuntimeError, match="Fault"):
-        asked.result(30)
+        registration.result(30)
 
 
-def test_thirty_pages_at_once(window: Page, hub: SAMPHubServer) -> None:
-    """One after the other, each by its own decision, and no click counts for two."""
+def test_thirty_consent_requests_at_the_same_time(window: Page, hub: SAMPHubServer) -> None:
+    """They are shown one after the other. Each needs its own decision, and a double click decides only one."""
     def register(number: int) -> bool:
         headers = [("Origin", f"https://site{number}.example.org")]
         with ServerProxy(f"http://127.0.0.1:{WEB_PORT}/", headers=headers) as proxy:
@@ -303,19 +313,19 @@ def test_thirty_pages_at_once(window: Page, hub: SAMPHubServer) -> None:
             return True
 
     decisions: dict[int, bool] = {}
-    asking = [_InThread(register, number) for number in range(30)]
+    registrations = [_InThread(register, number) for number in range(30)]
     for _ in range(30):
         window.wait_for("#consent-deny:enabled")
         number = int(re.findall(r"page (\d+)\.", window.text("#consent-name"))[0])
         decisions[number] = number % 3 > 0
         window.act("#consent-once" if decisions[number] else "#consent-deny", "dblclick")
         window.wait_for(f"#consent:has-text('page {number}.')", "hidden")
-    assert [one.result() for one in asking] == [decisions[number] for number in range(30)]
+    assert [one.result() for one in registrations] == [decisions[number] for number in range(30)]
     window.wait_for("#client-count:text-is('20')")
 
 
 class _InThread:
-    """A call in a thread of its own."""
+    """A call in another thread."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self._result: Any = None
@@ -337,7 +347,7 @@ class _InThread:
 def test_hostile_metadata(
     window: Page, hub: SAMPHubServer, connect: Connect, sites: tuple[Site, Site], www: Path, browser: Browser,  # noqa: F811
 ) -> None:
-    """HTML, marks that reverse text, 1 MB, icons that are none: it is text, and no script runs."""
+    """HTML, characters that reverse text, 1 MB of text, and invalid icons are shown as text, and no script runs."""
     html = "<img src=x onerror=\"document.title='hacked'\">"
     (www / "icon.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' onload=\"alert(1)\"/>")
     icons = ["file:///etc/passwd", sites[0].url("icon.svg"), (www / "icon.svg").as_uri(), "javascript:alert(1)", html]
@@ -363,13 +373,16 @@ def test_hostile_metadata(
     assert window.act("page", "title") == "SAMP hub"
     log = browser.log.read_text()
     assert "hacked" not in log
-    assert "Content Security Policy" not in log  # nothing even tried
+    assert "Content Security Policy" not in log  # no element has even tried to load anything
 
 
 def test_another_origin(
     window: Page, hub: SAMPHubServer, tab: Callable[[str], Page], sites: tuple[Site, Site], www: Path,  # noqa: F811
 ) -> None:
-    """fetch, script, style, image, frame and form of another page in the same browser get nothing and do nothing."""
+    """
+    Requests, scripts, styles, images, frames and forms of another page in the same browser read nothing and have no
+    effect.
+    """
     shutil.copy(NODE / "attack.html", www)
     address = hub.open_window(browser=False).partition("//")[2].partition("/")[0]
     page = tab(sites[0].url(f"attack.html#{address}"))
@@ -384,8 +397,8 @@ def test_another_origin(
     assert window.text("#state") == "running"
 
 
-def test_token_is_good_once(hub: SAMPHubServer, tab: Callable[[str], Page]) -> None:
-    """It disappears from the address; a second tab gets nothing by it; the first can be loaded again."""
+def test_the_token_is_valid_once(hub: SAMPHubServer, tab: Callable[[str], Page]) -> None:
+    """The token disappears from the address. A second tab cannot use it. The first tab can be reloaded."""
     url = hub.open_window(browser=False)
     first = tab(url)
     first.wait_for(".state.running")
@@ -403,7 +416,7 @@ def test_token_is_good_once(hub: SAMPHubServer, tab: Callable[[str], Page]) -> N
 def test_redirect_file(
     hub: SAMPHubServer, tab: Callable[[str], Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file that the browser is started on leads to the window; no process has the token on its command line."""
+    """The browser is started with a file that leads to the window, so no process has the token on its command line."""
     files: list[Path] = []
     monkeypatch.setattr("pyvo.samp.window.server.open_browser", lambda path: not files.append(path))
     hub.open_window()
@@ -416,10 +429,10 @@ def test_redirect_file(
     assert not [line for line in lists if token.encode() in line]
 
 
-def test_a_notebook_leads_to_the_window(
+def test_the_link_in_a_notebook_opens_the_window(
     hub: SAMPHubServer, tab: Callable[[str], Page], sites: tuple[Site, Site], www: Path  # noqa: F811
 ) -> None:
-    """By the link that the hub shows there, on a page of another origin."""
+    """The notebook is a page of another origin."""
     (www / "notebook.html").write_text(f"<!doctype html><title>notebook</title>{hub._repr_html_()}")
     page = tab(sites[1].url("notebook.html"))
     page.act("page", "evaluate", "document.querySelector('a').target = '_self'")
@@ -430,8 +443,10 @@ def test_a_notebook_leads_to_the_window(
 # Accessibility
 
 
-def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page], sites: tuple[Site, Site]) -> None:  # noqa: F811
-    """Everything has a role and a name."""
+def test_accessibility(
+    window: Page, connect: Connect, tab: Callable[[str], Page], sites: tuple[Site, Site]  # noqa: F811
+) -> None:
+    """Every element has a role and a name."""
     one, two = connect("first"), connect("second")
     two.bind_receive_notification("x.a", lambda *_: None)
     one.enotify(two.get_public_id(), "x.a")
@@ -463,10 +478,10 @@ def test_accessibility(window: Page, connect: Connect, tab: Callable[[str], Page
     window.wait_for("#consent", "hidden")
 
 
-def test_keyboard_alone(
+def test_the_window_can_be_used_with_the_keyboard(
     window: Page, hub: SAMPHubServer, connect: Connect, tab: Callable[[str], Page], sites: tuple[Site, Site]  # noqa: F811
 ) -> None:
-    """Open a client, ping it, disconnect it, read a message, let a page in, stop the hub: with Tab, Enter and Space."""
+    """Tab, Enter and Space are enough to open a client, ping it, read a message, allow a page, and stop the hub."""
     def press(*keys: str) -> None:
         for key in keys:
             window.act("keyboard", "press", key)
@@ -499,11 +514,11 @@ def test_keyboard_alone(
     window.wait_for("#pause[aria-pressed=true]")
     page = tab(sites[0].url("client.html"))
     window.act("page", "bringToFront")
-    asked = page.start("register", "asks", ANY)
+    registration = page.start("register", "asks", ANY)
     window.wait_for("#consent-once:enabled")
     reach("#consent-once")
     press("Enter")
-    assert asked.result(30)
+    assert registration.result(30)
     window.wait_for("#consent", "hidden")
     reach("#stop")
     press("Enter")
@@ -516,10 +531,10 @@ def test_keyboard_alone(
 # Slow browsers
 
 
-def test_browser_that_is_stopped(
+def test_a_suspended_browser(
     home: Path, tmp_path_factory: pytest.TempPathFactory, network: None, hub: SAMPHubServer, connect: Connect  # noqa: F811
 ) -> None:
-    """A browser under SIGSTOP costs the hub no memory, and gets a snapshot when it goes on."""
+    """A browser under SIGSTOP costs the hub no memory, and gets a snapshot when it continues."""
     with started("chromium", tmp_path_factory.mktemp("stopped")) as own:
         page = own.open(hub.open_window(browser=False))
         page.wait_for(".state.running")
@@ -545,19 +560,19 @@ def test_browser_that_is_stopped(
         one.enotify(two.get_public_id(), "x.last")
         page.wait_for("td button >> text=x.last")
         page.wait_for("#clients >> text=10001 sent")
-        page.wait_for("#rows tr:nth-child(500)", "attached")  # the rows that were skipped come later
+        page.wait_for("#rows tr:nth-child(500)", "attached")  # the rows of the snapshot come later
         assert page.act("#rows tr", "count") == 500
 
 
 def test_memory_of_the_tab(window: Page, connect: Connect) -> None:
-    """At the hub's full rate the tab keeps 500 rows: heap and document do not grow with the number of messages."""
+    """The tab keeps 500 rows, so heap and document do not grow with the number of messages at the hub's full rate."""
     one, two = connect("first"), connect("second")
     two.bind_receive_notification("x.*", lambda *_: None)
     two.bind_receive_call("y.*", lambda key, sender, msg_id, *_: two.ereply(msg_id, "samp.ok", result={}))
     recipient = two.get_public_id()
 
     def send(seconds: float, last: str) -> dict[str, float]:
-        """Send notifications, calls and clients that come and go; return the counters when the last one is shown."""
+        """Send notifications and calls, and connect clients; return the counters when the last message is shown."""
         end = time.monotonic() + seconds
         for number in itertools.count():
             if time.monotonic() > end:
@@ -583,17 +598,17 @@ def test_memory_of_the_tab(window: Page, connect: Connect) -> None:
 
 # Firefox
 
-#: A promise that is kept when an element contains a text.
+#: A promise that is resolved when an element contains a text.
 TEXT_APPEARS = """new Promise((resolve) => {
     const [selector, text] = %s;
-    const look = () => document.querySelector(selector)?.textContent.includes(text) && resolve();
-    new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
-    look();
+    const check = () => document.querySelector(selector)?.textContent.includes(text) && resolve();
+    new MutationObserver(check).observe(document, { subtree: true, childList: true, characterData: true });
+    check();
 })"""
 
 
 def test_firefox(hub: SAMPHubServer, connect: Connect, tmp_path: Path, artefacts: Path) -> None:
-    """A smoke test: the token is exchanged; clients and messages come by the stream; a client is disconnected."""
+    """A smoke test: the token is exchanged, clients and messages are shown, and a client is disconnected."""
     one, two = connect("first"), connect("second")
     two.bind_receive_notification("x.a", lambda *_: None)
     with started("firefox-esr", tmp_path) as firefox:

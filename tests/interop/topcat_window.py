@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the user of TOPCAT does with the mouse: open a plot, draw a region around points, and send them as a subset."""
+"""The mouse of TOPCAT's user: open a plot, draw a region around points, and send the points as a subset."""
 from __future__ import annotations
 
 import subprocess
@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from .programs import Screen, need
 
-#: Buttons of the windows, which are at the upper left corner of the screen.
+#: Positions of buttons. The windows are at the upper left corner of the screen.
 PLANE_PLOT, FLOAT_CONTROLS, DRAW_REGION = (425, 40), (30, 40), (112, 40)
 SUBSET_NAME, ADD_SUBSET, TRANSMIT_SUBSET = (388, 237), (237, 265), (256, 327)
-#: The size of the plot window for which these, and the regions, are right.
+#: The size of the plot window for which these positions, and those of regions, are valid.
 SIZE = (620, 600)
 
 
@@ -19,8 +19,8 @@ class TopcatWindow:
     """
     TOPCAT's windows on a screen without a window manager.
 
-    TOPCAT does not tell when it has drawn. Where a window opens, this waits for the window; elsewhere it gives TOPCAT
-    ``pause`` seconds, and the callers check by messages what has come of it.
+    TOPCAT does not report when it has drawn. If a window opens, this class waits for it. Otherwise it gives TOPCAT
+    ``pause`` seconds, and the callers check the result by messages.
     """
 
     def __init__(self, screen: Screen, pause: float = 1.0) -> None:
@@ -45,7 +45,7 @@ class TopcatWindow:
         self.draw()
 
     def _press_until_window(self, button: tuple[int, int], title: str) -> str:
-        """Press a button until its window is there: TOPCAT ignores the mouse while it is busy."""
+        """Press a button until its window is open. TOPCAT ignores the mouse while it is busy."""
         for _ in range(6):
             self.click(button)
             with suppress(subprocess.TimeoutExpired):
@@ -55,7 +55,7 @@ class TopcatWindow:
         raise TimeoutError(f"TOPCAT has not opened the window {title!r}")
 
     def open_plot(self) -> None:
-        """Open a plot of the first two columns, alone in its window."""
+        """Open a plot of the first two columns, without other controls in its window."""
         plot = self._press_until_window(PLANE_PLOT, "Plane Plot")
         self._xdotool("windowmove", plot, 0, 0)
         self.click(FLOAT_CONTROLS)
@@ -68,7 +68,7 @@ class TopcatWindow:
         self.draw()
 
     def draw_region(self, corners: list[tuple[int, int]]) -> None:
-        """Draw a region around points; TOPCAT then asks what to do with it."""
+        """Draw a region around points. TOPCAT then opens a window for the new subset."""
         self.click(DRAW_REGION)
         along = [word for corner in [*corners[1:], corners[0]] for word in ("mousemove", *corner, "sleep", 0.1)]
         self._xdotool("mousemove", *corners[0], "mousedown", 1, "sleep", 0.1, *along, "mouseup", 1)
@@ -82,7 +82,7 @@ class TopcatWindow:
         self.click(TRANSMIT_SUBSET)
 
     def add_subset(self, name: str) -> None:
-        """Show the points in the region in a colour of their own."""
+        """Show the points in the region in another colour."""
         self.click(SUBSET_NAME)
         self._xdotool("type", "--delay", 100, name)
         self._xdotool("key", "Tab")

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Fixtures: relays, pages that show them, and a hub with the Web Profile."""
+"""Fixtures: a relay, pages that show it, and a hub with the Web Profile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def web_hub(make_hub: Callable[..., SAMPHubServer]) -> SAMPHubServer:
 
 @pytest.fixture
 def near(web_hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
-    """A program on the computer of the hub."""
+    """A client of the Standard Profile on the computer of the hub."""
     client = SAMPIntegratedClient(name="near")
     client.connect(hub=web_hub)
     yield client
@@ -27,7 +27,7 @@ def near(web_hub: SAMPHubServer) -> Iterator[SAMPIntegratedClient]:
 
 @pytest.fixture
 def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A relay without a kernel, whose messages `pages` of the relay receive."""
+    """A relay without a kernel. Its messages go to all pages in its list ``pages``."""
     from pyvo.samp.jupyter import HubRelay
 
     pages: list[Any] = []
@@ -45,7 +45,7 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def show(relay: Any, web_hub: SAMPHubServer) -> Iterator[Callable[..., Any]]:
-    """Show the relay in one more page; the page is closed after the test."""
+    """Return a function that shows the relay in one more page, until the end of the test."""
     from .fake_page import FakePage
 
     def start(name: str = "a", **options: Any) -> FakePage:
@@ -60,7 +60,7 @@ def show(relay: Any, web_hub: SAMPHubServer) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def client(relay: Any, show: Callable[..., Any]) -> Iterator[SAMPIntegratedClient]:
-    """A client in the notebook, connected through a page that was clicked."""
+    """A client in the notebook, connected through a page in which Connect was clicked."""
     show().hello("click")
     one = SAMPIntegratedClient(name="notebook")
     one.connect(web=relay)

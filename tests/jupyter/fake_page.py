@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A page of a notebook, in Python: it does what `hub_relay.js` does, with threads instead of promises."""
+"""A page of a notebook, in Python: it does the same as `hub_relay.js`, with threads instead of promises."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class FakePage:
     def __init__(self, relay: HubRelay, name: str, port: int) -> None:
         self.relay, self.name, self.port = relay, name, port
         self.serial = 0
-        #: Messages of the kernel, for tests of what they contain.
+        #: Messages from the kernel.
         self.received: list[tuple[dict[str, Any], Sequence[Any]]] = []
-        #: Messages that arrive in the thread of the cells when that calls `deliver`; None: they arrive at once.
+        #: Messages to the kernel that wait until the thread of the cells calls `deliver`. None: no message waits.
         self.held: SimpleQueue[tuple[dict[str, Any], Sequence[Any]]] | None = None
         self._credits: dict[int, threading.Semaphore] = {}
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._threads: list[threading.Thread] = []
         self.is_open = True
 
-    # To the kernel
+    # Messages to the kernel
 
     def say(self, op: str, *buffers: Any, **content: Any) -> None:
         if not self.is_open:
@@ -61,14 +61,14 @@ class FakePage:
         self.relay._receive({"content": {"comm_id": self.relay._comm_id, "data": data}, "buffers": buffers}, CONTROL)
 
     def deliver(self) -> None:
-        """Let the messages arrive that were held, in this thread."""
+        """Deliver the messages that wait, in this thread."""
         assert self.held is not None
         with suppress(Empty):
             while True:
                 self._say(*self.held.get_nowait())
 
     def hello(self, claim: str = "", **content: Any) -> None:
-        """Say hello, and wait until the kernel has processed it, unless messages are held."""
+        """Send ``hello``, and wait until the kernel has processed it unless messages wait for `deliver`."""
         self.serial += 1
         self.say("hello", serial=self.serial, claim=claim, **content)
         if self.held is None:
@@ -79,7 +79,7 @@ class FakePage:
                 )
 
     def close(self, *, bye: bool = True) -> None:
-        """Go away, as a page does that is closed or reloaded: its connections break."""
+        """Close the page, as a browser does when a page is closed or reloaded: its connections break."""
         was_open, self.is_open = self.is_open, False
         if bye and was_open:
             thread = threading.Thread(target=self._say, args=({"op": "bye", "page": self.name}, []))
@@ -96,7 +96,7 @@ class FakePage:
             with suppress(OSError):
                 connection.sock.shutdown(2)
 
-    # Of the kernel
+    # Messages from the kernel
 
     def receive(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
         self.received.append((content, buffers))
@@ -123,7 +123,7 @@ class FakePage:
         self._connections[number] = connection
         self.say("taken", id=number)
         try:
-            connection.connect()  # before the check: `close` breaks off what is connected
+            connection.connect()  # before the check, because `close` breaks off only open connections
             if not self.is_open:
                 return
             self._exchange(connection, content, buffers)
@@ -166,7 +166,7 @@ class FakePage:
 
 
 def synced_state(relay: HubRelay) -> str:
-    """What is saved in the notebook with the widget."""
+    """Return the state of the widget that is saved in the notebook."""
     return json.dumps(relay.get_state(), default=str)
 
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Real Jupyter servers with the extension, and their kernels."""
+"""Jupyter servers with the extension, in their own processes, and their kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = ROOT / "jupyter-config" / "pyvo-samp.json"
 TIMEOUT = 60.0
 
 
-class Reply:
+class Response:
     """An HTTP response."""
 
     def __init__(self, url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> None:
@@ -46,7 +46,7 @@ class Reply:
 
 class JupyterServer:
     """
-    A Jupyter server in a process of its own, with the extension enabled as an installation does it.
+    A Jupyter server in its own process, in which the extension is enabled as by an installation.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class JupyterServer:
         self._reader.start()
         line = self._wait_for("http://127.0.0.1:")
         self.url = line[line.index("http://") :].partition("?")[0].removesuffix("tree").removesuffix("lab")
-        wait_until(self._accepts_connections, TIMEOUT)  # it prints its URL before
+        wait_until(self._accepts_connections, TIMEOUT)  # it prints its URL before it listens
 
     def __enter__(self) -> Self:
         return self
@@ -128,12 +128,12 @@ class JupyterServer:
     def start_kernel(self) -> str:
         """Start a kernel; return its id."""
         body = json.dumps({"name": "python3"}).encode()
-        reply = Reply(self.url + "api/kernels", "POST", body, Authorization=f"token {self.token}")
-        assert reply.status == 201, reply.body
-        return str(json.loads(reply.body)["id"])
+        response = Response(self.url + "api/kernels", "POST", body, Authorization=f"token {self.token}")
+        assert response.status == 201, response.body
+        return str(json.loads(response.body)["id"])
 
     def run(self, kernel: str, code: str) -> str:
-        """Run code in a kernel; return what it prints."""
+        """Run code in a kernel; return its output."""
         return asyncio.run(asyncio.wait_for(self._run(kernel, code), TIMEOUT))
 
     async def _run(self, kernel: str, code: str) -> str:
@@ -146,7 +146,7 @@ class JupyterServer:
             return await self._execute(channel, code)
         finally:
             channel.close()
-            while await channel.read_message() is not None:  # until it is closed
+            while await channel.read_message() is not None:  # until the channel is closed
                 continue
 
     async def _execute(self, channel: Any, code: str) -> str:
@@ -171,8 +171,8 @@ class JupyterServer:
                 return printed
 
     def stop_kernel(self, kernel: str) -> None:
-        reply = Reply(f"{self.url}api/kernels/{kernel}", "DELETE", Authorization=f"token {self.token}")
-        assert reply.status == 204, reply.body
+        response = Response(f"{self.url}api/kernels/{kernel}", "DELETE", Authorization=f"token {self.token}")
+        assert response.status == 204, response.body
 
 
 def environment_of(home: Path) -> dict[str, str]:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which page carries out a request, and what comes of it: without threads, with a clock of the test."""
+"""Which page carries out a request, and what ends the request: without threads, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pyvo.samp.jupyter.page_requests import (
 
 
 class Notebook:
-    """The requests, with what was sent to the pages."""
+    """The requests of a kernel. ``sent`` contains the messages to the pages."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,7 +50,7 @@ class Notebook:
         self.say(page, "alive", echo=self.last("echo")["echo"], ids=list(ids), is_best=True)
 
     def later(self, seconds: float) -> None:
-        """Let time pass, and call `check` whenever it wants to be called."""
+        """Advance the clock, and call `check` at each time at which it must be called."""
         end = self.now + seconds
         while (delay := self.requests.check()) is not None and self.now + delay < end:
             self.now += max(delay, 0.001)
@@ -61,7 +61,7 @@ class Notebook:
         return next(each for each in reversed(self.sent) if each["op"] == op)
 
     def pages_of(self, request: PageRequest) -> list[str]:
-        """The pages to which a request was sent."""
+        """Return the pages to which a request was sent."""
         return [each["page"] for each in self.sent if each["op"] == "call" and each["id"] == request.number]
 
 
@@ -83,7 +83,7 @@ def call(notebook: Notebook, timeout: float = 10.0, **options: Any) -> PageReque
 # Requests
 
 
-def test_response(connected: Notebook) -> None:
+def test_the_response_ends_a_request(connected: Notebook) -> None:
     request = call(connected)
     assert connected.last("call")["page"] == "a"
     connected.say("a", "taken", id=request.number)
@@ -101,7 +101,7 @@ def test_request_waits_for_a_page(notebook: Notebook) -> None:
     assert notebook.pages_of(request) == ["a"]
 
 
-def test_not_taken_goes_to_the_next_page(connected: Notebook) -> None:
+def test_a_request_that_no_page_has_taken_goes_to_the_next_page(connected: Notebook) -> None:
     request = call(connected)
     connected.say("a", "bye")
     assert not request.is_ended
@@ -109,7 +109,7 @@ def test_not_taken_goes_to_the_next_page(connected: Notebook) -> None:
     assert connected.pages_of(request) == ["a", "b"]
 
 
-def test_taken_is_not_sent_again(connected: Notebook) -> None:
+def test_a_request_that_a_page_has_taken_is_not_sent_again(connected: Notebook) -> None:
     request = call(connected)
     connected.say("a", "taken", id=request.number)
     connected.say("a", "bye")
@@ -120,7 +120,7 @@ def test_taken_is_not_sent_again(connected: Notebook) -> None:
     assert connected.pages_of(request) == ["a"]
 
 
-def test_taken_and_repeatable_is_sent_again(connected: Notebook) -> None:
+def test_a_repeatable_request_is_sent_again(connected: Notebook) -> None:
     request = call(connected, repeatable=True)
     connected.say("a", "taken", id=request.number)
     connected.say("a", "bye")
@@ -128,8 +128,8 @@ def test_taken_and_repeatable_is_sent_again(connected: Notebook) -> None:
     assert connected.pages_of(request) == ["a", "b"]
 
 
-def test_message_that_was_lost_is_sent_again(connected: Notebook) -> None:
-    """The page is there, and has not received it."""
+def test_a_request_that_was_lost_is_sent_again(connected: Notebook) -> None:
+    """The page is open but has not received the request."""
     request = call(connected)
     connected.later(ECHO_DELAY)
     connected.alive("a")
@@ -137,7 +137,7 @@ def test_message_that_was_lost_is_sent_again(connected: Notebook) -> None:
     assert request.state is RequestState.SENT
 
 
-def test_response_that_was_lost_is_an_error(connected: Notebook) -> None:
+def test_a_response_that_was_lost_is_an_error(connected: Notebook) -> None:
     request = call(connected)
     connected.say("a", "taken", id=request.number)
     connected.later(10)
@@ -147,7 +147,7 @@ def test_response_that_was_lost_is_an_error(connected: Notebook) -> None:
 
 
 def test_request_after_the_echo_is_not_lost(connected: Notebook) -> None:
-    """Only what was sent before the echo must be known to the page that answers it."""
+    """A page that replies to an echo needs to know only the requests that were sent before the echo."""
     call(connected)
     connected.later(ECHO_DELAY)
     later = call(connected)
@@ -156,7 +156,7 @@ def test_request_after_the_echo_is_not_lost(connected: Notebook) -> None:
     assert not later.is_ended
 
 
-def test_late_alive_of_another_path_means_nothing(connected: Notebook) -> None:
+def test_a_late_alive_of_another_path_is_ignored(connected: Notebook) -> None:
     request = call(connected)
     connected.later(ECHO_DELAY)
     connected.say("a", "alive", SUBSHELL, echo=1, ids=[], is_best=False)
@@ -164,7 +164,7 @@ def test_late_alive_of_another_path_means_nothing(connected: Notebook) -> None:
 
 
 def test_stale_request_is_sent_again(connected: Notebook) -> None:
-    """The page has not carried it out, because it came too late."""
+    """The page has not carried out the request, because it arrived too late."""
     request = call(connected)
     connected.say("a", "failed", id=request.number, reason="stale")
     assert connected.pages_of(request) == ["a", "a"]
@@ -186,7 +186,7 @@ def test_failures(connected: Notebook, reason: str, refused: bool, text: str) ->
 # Timeouts
 
 
-def test_hub_is_late(connected: Notebook) -> None:
+def test_a_response_that_does_not_come_in_time_is_an_error(connected: Notebook) -> None:
     request = call(connected, 10)
     connected.say("a", "taken", id=request.number)
     connected.later(10)
@@ -198,8 +198,8 @@ def test_hub_is_late(connected: Notebook) -> None:
     assert connected.last("cancel")["id"] == request.number
 
 
-def test_offline_for_a_minute(connected: Notebook) -> None:
-    """The response comes when the page is back, and no timeout has ended the request."""
+def test_the_timeout_does_not_run_while_the_page_is_offline(connected: Notebook) -> None:
+    """The response arrives when the page is online again."""
     request = call(connected, 10)
     connected.say("a", "taken", id=request.number)
     connected.later(60)
@@ -211,7 +211,7 @@ def test_offline_for_a_minute(connected: Notebook) -> None:
     assert connected.requests.state == "open"
 
 
-def test_page_that_never_comes_back(connected: Notebook) -> None:
+def test_a_page_that_stays_offline_is_an_error(connected: Notebook) -> None:
     taken, waiting = call(connected, 0), call(connected)
     connected.say("a", "taken", id=taken.number)
     connected.later(ECHO_DELAY + RETURN_TIMEOUT + 1)
@@ -224,7 +224,7 @@ def test_page_that_never_comes_back(connected: Notebook) -> None:
     assert connected.requests.check() is None
 
 
-def test_no_page(notebook: Notebook) -> None:
+def test_a_request_without_a_page_is_an_error(notebook: Notebook) -> None:
     request = call(notebook)
     notebook.later(HELLO_TIMEOUT - 1)
     assert not request.is_ended
@@ -234,7 +234,7 @@ def test_no_page(notebook: Notebook) -> None:
 
 
 @pytest.mark.parametrize(("hub", "text"), [("", "click Connect"), ("none", "No SAMP hub"), ("blocked", "browser")])
-def test_nobody_clicks(notebook: Notebook, hub: str, text: str) -> None:
+def test_a_page_without_a_click_is_an_error(notebook: Notebook, hub: str, text: str) -> None:
     request = call(notebook)
     notebook.later(HELLO_TIMEOUT - 1)
     notebook.hello("a", hub=hub)
@@ -256,8 +256,8 @@ def test_last_click_counts(connected: Notebook) -> None:
     assert connected.pages_of(request) == ["b"]
 
 
-def test_click_elsewhere_while_a_request_is_on_its_way(connected: Notebook) -> None:
-    """The new page waits until the old one has told what it has taken."""
+def test_a_click_in_another_page_during_a_request(connected: Notebook) -> None:
+    """The new page gets no request before the old one has reported which requests it has taken."""
     first, second = call(connected), call(connected)
     connected.hello("b", "click")
     third = call(connected)
@@ -272,15 +272,15 @@ def test_click_elsewhere_while_a_request_is_on_its_way(connected: Notebook) -> N
     assert connected.requests.wait(first) is None
 
 
-def test_second_tab_does_not_take_over_by_itself(connected: Notebook) -> None:
+def test_a_second_tab_does_not_become_active_without_a_click(connected: Notebook) -> None:
     connected.hello("b", "resume")
     connected.alive("a")
     assert connected.requests.page == "a"
     assert connected.pages_of(call(connected)) == ["a"]
 
 
-def test_reload_without_a_word(connected: Notebook) -> None:
-    """The old page is given up when it would not carry out any more what was sent to it."""
+def test_a_page_that_does_not_respond_is_replaced(connected: Notebook) -> None:
+    """The next page gets the requests when the old page would reject them as stale."""
     assert ECHO_TIMEOUT > STALE
     request = call(connected)
     connected.hello("b", "resume")
@@ -301,8 +301,8 @@ def test_request_at_a_page_that_is_not_active_ends(connected: Notebook) -> None:
         connected.requests.wait(request)
 
 
-def test_copy_of_a_claim_that_comes_late(connected: Notebook) -> None:
-    """A page says hello by all paths; the copy on the slow one arrives after another page was clicked."""
+def test_a_late_copy_of_a_claim_is_ignored(connected: Notebook) -> None:
+    """A page sends ``hello`` over all paths. The copy on the slow path arrives after a click in another page."""
     connected.hello("b", "click")
     connected.say("a", "hello", BETWEEN_CELLS, serial=1, claim="click")
     assert connected.requests.page == "b"
@@ -319,7 +319,7 @@ def test_new_page_learns_the_state(connected: Notebook) -> None:
     ("paths", "best"),
     [([BETWEEN_CELLS], BETWEEN_CELLS), ([BETWEEN_CELLS, SUBSHELL], SUBSHELL), ([SUBSHELL, CONTROL], CONTROL)],
 )
-def test_path(notebook: Notebook, paths: list[str], best: str) -> None:
+def test_the_best_path_is_used(notebook: Notebook, paths: list[str], best: str) -> None:
     assert notebook.requests.path == ""
     for path in paths:
         notebook.hello("a", "click", path)
@@ -327,8 +327,8 @@ def test_path(notebook: Notebook, paths: list[str], best: str) -> None:
     assert notebook.last("state")["path"] == best
 
 
-def test_between_cells_silence_means_nothing(notebook: Notebook) -> None:
-    """A cell may run for a minute; meanwhile nothing arrives."""
+def test_a_page_may_be_silent_while_a_cell_runs(notebook: Notebook) -> None:
+    """No message arrives during a cell, which may run for a minute."""
     notebook.hello("a", "click", BETWEEN_CELLS)
     request = call(notebook, 10)
     notebook.later(60)
@@ -338,7 +338,7 @@ def test_between_cells_silence_means_nothing(notebook: Notebook) -> None:
     assert notebook.requests.wait(request) is None
 
 
-def test_states(notebook: Notebook) -> None:
+def test_the_state_of_the_relay(notebook: Notebook) -> None:
     requests = notebook.requests
     assert requests.state == "closed"
     first = call(notebook)
@@ -374,7 +374,7 @@ def stream(notebook: Notebook) -> PageRequest:
 
 
 def test_stream(connected: Notebook) -> None:
-    """Each part that was read gives the page the right to send one more."""
+    """Each part that the kernel reads allows the page to send one more."""
     request = stream(connected)
     for number, part in enumerate([b"one", b"two"]):
         connected.say("a", "chunk", id=request.number, number=number, buffers=[memoryview(part)])
@@ -383,10 +383,10 @@ def test_stream(connected: Notebook) -> None:
     connected.say("a", "end", id=request.number, number=2)
     assert connected.requests.wait(request) == b"two"
     assert connected.requests.wait(request) is None
-    assert [each["op"] for each in connected.sent].count("credit") == 1  # nothing more can come
+    assert [each["op"] for each in connected.sent].count("credit") == 1  # after the last part the page needs no credit
 
 
-def test_part_that_comes_twice(connected: Notebook) -> None:
+def test_a_repeated_part_of_a_stream_is_ignored(connected: Notebook) -> None:
     request = stream(connected)
     for _ in range(2):
         connected.say("a", "chunk", id=request.number, number=0, buffers=[b"one"])
@@ -395,7 +395,7 @@ def test_part_that_comes_twice(connected: Notebook) -> None:
     assert connected.requests.wait(request) is None
 
 
-def test_part_that_is_missing(connected: Notebook) -> None:
+def test_a_missing_part_of_a_stream_is_an_error(connected: Notebook) -> None:
     request = stream(connected)
     connected.say("a", "chunk", id=request.number, number=1, buffers=[b"two"])
     connected.say("a", "end", id=request.number, number=2)
@@ -403,7 +403,7 @@ def test_part_that_is_missing(connected: Notebook) -> None:
         connected.requests.wait(request)
 
 
-def test_stream_that_has_begun_is_not_repeated(connected: Notebook) -> None:
+def test_a_stream_that_has_started_is_not_repeated(connected: Notebook) -> None:
     request = stream(connected)
     connected.say("a", "chunk", id=request.number, number=0, buffers=[b"one"])
     connected.say("a", "bye")
@@ -458,16 +458,19 @@ def test_close_ends_waits(connected: Notebook) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"op": "hello"}, {"op": "taken", "page": 3}, {"op": "what", "page": "a"}])
-def test_nonsense(connected: Notebook, content: Mapping[str, Any]) -> None:
+def test_an_invalid_message_of_a_page_is_ignored(connected: Notebook, content: Mapping[str, Any]) -> None:
     connected.requests.receive(content)
     assert connected.requests.page == "a"
 
 
-# Nothing is carried out twice, whatever happens
+# No request is carried out twice
 
 
 class Tab:
-    """A page as the script has it: carries out what is not stale, and may be offline, or gone without a word."""
+    """
+    A page that behaves as the script does: it carries out requests that are not stale, and may be offline or
+    closed.
+    """
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -495,7 +498,7 @@ class Tab:
 
 
 class World:
-    """A kernel and some pages, between which messages are late or lost."""
+    """A kernel and some pages; messages between them are late or lost."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -521,7 +524,7 @@ class World:
             tab.offline = not tab.offline
         elif action == 4 and not tab.gone and not tab.offline and tab.running:
             tab.say(op="response", id=tab.running.pop(0), status=200)
-        elif action == 5:  # the connection broke, and what was on its way is lost
+        elif action == 5:  # the connection breaks, and the messages on their way are lost
             tab.inbox.clear()
             tab.outbox.clear()
             if not tab.gone:
@@ -550,7 +553,7 @@ class World:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 60)), max_size=60))
-def test_nothing_is_carried_out_twice_and_every_request_ends(actions: list[tuple[int, int]]) -> None:
+def test_no_request_is_carried_out_twice_and_every_request_ends(actions: list[tuple[int, int]]) -> None:
     world = World()
     for action, which in actions:
         world.act(action, which)

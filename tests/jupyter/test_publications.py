@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The files that kernels publish, and which of them the server opens."""
+"""The files that kernels publish, and the files that the server opens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def age(publication: Publication, seconds: float) -> None:
 
 
 def test_publication(publication: Publication, directory: Path, file: Path) -> None:
-    """Nobody else can enter the directories, and the token cannot be guessed."""
+    """No other user can enter the directories, and the token cannot be guessed."""
     assert publication.path.read_bytes() == CONTENT
     assert publication.path.samefile(file)
     token = publication.path.parent.name
@@ -53,15 +53,16 @@ def test_publication(publication: Publication, directory: Path, file: Path) -> N
 
 
 def test_withdraw(publication: Publication, file: Path) -> None:
-    with publication.path.open("rb") as reading:
+    """A reader that has opened the file can read it to its end."""
+    with publication.path.open("rb") as stream:
         publication.withdraw()
-        assert reading.read() == CONTENT
+        assert stream.read() == CONTENT
     assert not publication.path.parent.exists()
     publication.withdraw()
     assert file.read_bytes() == CONTENT
 
 
-def test_copy_where_no_link_is_possible(directory: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_linked_is_copied(directory: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> None:
         raise OSError("another file system")
 
@@ -77,8 +78,8 @@ def test_copy_where_no_link_is_possible(directory: Path, file: Path, monkeypatch
     assert stat.S_IMODE(publication.path.stat().st_mode) == 0o600
 
 
-def test_link_is_followed_by_the_kernel(directory: Path, file: Path, tmp_path: Path) -> None:
-    """The user says what is published; the server follows no link."""
+def test_the_kernel_follows_a_link(directory: Path, file: Path, tmp_path: Path) -> None:
+    """The user chooses the file that is published; the server follows no link."""
     link = tmp_path / "link.fits"
     link.symlink_to(file)
     path = publish_file(link, directory=directory).path
@@ -93,10 +94,10 @@ def test_new_file(directory: Path) -> None:
     assert not publication.path.exists()
 
 
-@pytest.mark.parametrize("what", ["missing", "."])
-def test_what_cannot_be_published(directory: Path, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_only_existing_files_can_be_published(directory: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match="No such file|Is a directory"):
-        publish_file(tmp_path / what, directory=directory)
+        publish_file(tmp_path / name, directory=directory)
     assert not directory.exists() or not list(directory.iterdir())
 
 
@@ -114,8 +115,10 @@ def test_link_in_place_of_the_directory(directory: Path, tmp_path: Path) -> None
         create_publication("x", directory)
 
 
-def test_end_of_the_time(publication: Publication, directory: Path, file: Path, tmp_path: Path) -> None:
-    """The next publication, or the server, removes what is left of a kernel that was killed."""
+def test_expired_publications_are_removed(
+    publication: Publication, directory: Path, file: Path, tmp_path: Path
+) -> None:
+    """The next publication, or the server, removes the files of a kernel that was killed."""
     age(publication, LIFETIME - 60)
     other = publish_file(file, directory=directory)
     assert publication.path.exists()
@@ -151,14 +154,16 @@ print(publication.path.exists())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
-def test_end_of_the_process(directory: Path, file: Path, python_environment: dict[str, str]) -> None:
+def test_the_end_of_the_process_withdraws_its_publications(
+    directory: Path, file: Path, python_environment: dict[str, str]
+) -> None:
     command = [sys.executable, "-c", SCRIPT, str(file), str(directory)]
     result = subprocess.run(command, env=python_environment, capture_output=True, text=True, check=True)
     assert result.stdout == "True\n"
     assert list(directory.iterdir()) == []
 
 
-# Which files the server opens
+# The files that the server opens
 
 
 @pytest.fixture
@@ -191,7 +196,7 @@ def test_file_is_served(open_publication, directory, publication):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../M_31.fits", "/etc/passwd", "x", "M_31.fits/", "M_31.fits\0"])
-def test_no_path_leads_elsewhere(missing, publication, name):
+def test_no_name_leads_to_another_file(missing, publication, name):
     missing(publication.path.parent.name, name)
 
 
@@ -201,7 +206,7 @@ def test_unknown_token(missing, publication, directory, token):
     missing(token, "M_31.fits")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links and pipes need rights on Windows")
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes need permissions on Windows")
 @pytest.mark.parametrize("kind", ["file", "folder", "pipe", "directory"])
 def test_only_regular_files(missing, directory, publication, tmp_path, kind):
     folder, name = publication.path.parent, publication.path.name
@@ -235,6 +240,6 @@ def test_directories_that_others_can_enter(missing, directory, publication, whic
     missing(publication.path.parent.name, publication.path.name)
 
 
-def test_publication_that_has_expired(missing, publication):
+def test_an_expired_publication_is_not_opened(missing, publication):
     age(publication, LIFETIME + 1)
     missing(publication.path.parent.name, publication.path.name)

@@ -33,7 +33,7 @@ from .fake_page import FakePage, synced_state, wait_for_state
 TABLE = Table({"ra": [1.0, 2.0], "name": ["one", "two"]})
 
 
-def test_messages(client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any) -> None:
+def test_messages_in_both_directions(client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any) -> None:
     @near.on("coord.pointAt.sky")
     def point(ra: float) -> dict[str, str]:
         return {"seen": str(ra)}
@@ -46,8 +46,8 @@ def test_messages(client: SAMPIntegratedClient, near: SAMPIntegratedClient, rela
         assert arriving.get(timeout=30).sender.name == "near"
 
 
-def test_table_to_the_hub_and_back(client: SAMPIntegratedClient, near: SAMPIntegratedClient) -> None:
-    """The file is on the computer of the hub: near reads it, and it is gone when it has replied."""
+def test_tables_in_both_directions(client: SAMPIntegratedClient, near: SAMPIntegratedClient) -> None:
+    """The recipient reads the table from a file on the computer of the hub."""
     with near.incoming("table.load.*") as arriving:
         report = client.send(TABLE, to="near", name="stars")
         table = arriving.get(timeout=30)
@@ -60,10 +60,10 @@ def test_table_to_the_hub_and_back(client: SAMPIntegratedClient, near: SAMPInteg
         assert list(arriving.get(timeout=30)["ra"]) == [1.0, 2.0]
 
 
-def test_file_comes_through_the_hub(
+def test_a_file_is_fetched_through_the_hub(
     client: SAMPIntegratedClient, near: SAMPIntegratedClient, tmp_path: Path, show: Callable[..., FakePage]
 ) -> None:
-    """A file: URL of the other computer must not name a file of this one."""
+    """A ``file:`` URL of the other computer must not name a file of this one."""
     path = tmp_path / "data.csv"
     path.write_text("a,b\n1,2\n")
     page = show("b")
@@ -73,7 +73,7 @@ def test_file_comes_through_the_hub(
     assert "fetch" in {content["op"] for content, _ in page.received}
 
 
-def test_large_file_in_parts(
+def test_a_large_file_is_sent_in_parts(
     client: SAMPIntegratedClient, near: SAMPIntegratedClient, tmp_path: Path, show: Callable[..., FakePage]
 ) -> None:
     page = show("b")
@@ -101,7 +101,7 @@ def test_large_file_in_parts(
     assert target.read_bytes() == data
 
 
-def test_hub_without_upload(
+def test_a_hub_without_upload_is_an_error(
     relay: Any, show: Callable[..., FakePage], web_hub: SAMPHubServer, near: SAMPIntegratedClient
 ) -> None:
     show().hello("click")
@@ -116,10 +116,13 @@ def test_hub_without_upload(
         client.disconnect()
 
 
-def test_file_of_the_jupyter_server(
+def test_the_jupyter_server_serves_files_for_other_hubs(
     relay: Any, show: Callable[..., FakePage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hub that is not ours: the Jupyter server offers the file, at an address that the page knows."""
+    """
+    The Jupyter server serves the file if the hub is not one of this package. The page knows the address of the
+    server.
+    """
     pytest.importorskip("jupyter_core", reason="jupyter_server is not installed")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     (tmp_path / "runtime").mkdir()
@@ -133,7 +136,7 @@ def test_file_of_the_jupyter_server(
     assert [path for path in (tmp_path / "runtime").rglob("*") if path.is_file()] == []
 
 
-def test_key_is_not_saved(client: SAMPIntegratedClient, relay: Any) -> None:
+def test_the_notebook_contains_no_key(client: SAMPIntegratedClient, relay: Any) -> None:
     key = client.client.require_key()
     state = synced_state(relay)
     assert "_esm" in state
@@ -142,7 +145,9 @@ def test_key_is_not_saved(client: SAMPIntegratedClient, relay: Any) -> None:
     assert registration["x-samp.upload"].rsplit("/", 2)[1] not in state
 
 
-def test_shared_origin(relay: Any, show: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_says_whether_the_origin_is_shared(
+    relay: Any, show: Callable[..., FakePage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = show()
     assert "x-samp.shared-origin" not in relay.identity
     page.hello("click", is_shared=True)
@@ -158,7 +163,7 @@ def test_shared_origin(relay: Any, show: Callable[..., FakePage], monkeypatch: p
 def test_reload_keeps_the_client(
     client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any, show: Callable[..., FakePage]
 ) -> None:
-    """Keys stay in the kernel, and its pulls resume in the new page."""
+    """The keys stay in the kernel, and its pulls continue in the new page."""
     own_id = client.get_public_id()
     relay.pages[0].close()
     show("b").hello("resume")
@@ -169,10 +174,10 @@ def test_reload_keeps_the_client(
     assert client.get_public_id() == own_id
 
 
-def test_reload_in_the_middle_of_a_call(
+def test_a_reload_during_a_call(
     client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any, show: Callable[..., FakePage]
 ) -> None:
-    arrived, goes_on = threading.Event(), threading.Event()
+    arrived, proceed = threading.Event(), threading.Event()
     count = 0
 
     @near.on("coord.pointAt.sky")
@@ -180,7 +185,7 @@ def test_reload_in_the_middle_of_a_call(
         nonlocal count
         count += 1
         arrived.set()
-        goes_on.wait(30)
+        proceed.wait(30)
 
     caught: list[Exception] = []
 
@@ -196,7 +201,7 @@ def test_reload_in_the_middle_of_a_call(
     relay.pages[0].close()
     show("b").hello("resume")
     thread.join(30)
-    goes_on.set()
+    proceed.set()
     assert "had been sent" in str(caught[0])
     assert count == 1
     client.ping()
@@ -209,11 +214,13 @@ def test_hub_stops(client: SAMPIntegratedClient, relay: Any, web_hub: SAMPHubSer
     assert lost.wait(20)
     with pytest.raises(SAMPHubError):
         client.ping()
-    relay.pages[0].hello(hub="none")  # of its own regular check
+    relay.pages[0].hello(hub="none")  # the page checks regularly whether there is a hub
     assert relay.state == "lost"
 
 
-def test_hub_comes_back(relay: Any, show: Callable[..., FakePage], web_hub: SAMPHubServer) -> None:
+def test_the_client_connects_again_when_the_hub_is_back(
+    relay: Any, show: Callable[..., FakePage], web_hub: SAMPHubServer
+) -> None:
     states: list[str] = []
     changed = threading.Condition()
 
@@ -244,13 +251,13 @@ def test_no_hub(relay: Any, show: Callable[..., FakePage], web_hub: SAMPHubServe
         SAMPIntegratedClient(name="notebook").connect(web=relay)
 
 
-def test_disconnect_while_the_user_is_asked(
+def test_disconnect_during_the_consent_request(
     relay: Any, show: Callable[..., FakePage], make_hub: Callable[..., SAMPHubServer]
 ) -> None:
-    asked, decide = threading.Event(), threading.Event()
+    prompted, decide = threading.Event(), threading.Event()
 
     def dialog(_name: str, _origin: str) -> bool:
-        asked.set()
+        prompted.set()
         return decide.wait(30)
 
     hub = make_hub(web_profile=True, web_profile_dialog=dialog, mode="multiple")
@@ -268,7 +275,7 @@ def test_disconnect_while_the_user_is_asked(
 
     thread = threading.Thread(target=connect)
     thread.start()
-    assert asked.wait(10)
+    assert prompted.wait(10)
     assert relay.state == "consent"
     client.disconnect()
     thread.join(10)
@@ -277,7 +284,7 @@ def test_disconnect_while_the_user_is_asked(
 
 
 def test_disconnect_without_a_page(client: SAMPIntegratedClient, relay: Any, web_hub: SAMPHubServer) -> None:
-    """It does not wait for a page that may never come back; the hub notices that nobody pulls."""
+    """`disconnect` does not wait for a page that may stay closed; the hub unregisters a client that does not pull."""
     relay.pages[0].close()
     wait_for_state(relay, "waiting for the page")
     start = time.monotonic()
@@ -286,9 +293,7 @@ def test_disconnect_without_a_page(client: SAMPIntegratedClient, relay: Any, web
     assert not client.is_connected
 
 
-def test_several_clients(
-    client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any
-) -> None:
+def test_two_clients_use_one_relay(client: SAMPIntegratedClient, near: SAMPIntegratedClient, relay: Any) -> None:
     other = SAMPIntegratedClient(name="other")
     other.connect(web=relay)
     other.disconnect()
@@ -307,7 +312,10 @@ def test_close_ends_the_connection(client: SAMPIntegratedClient, relay: Any) -> 
 
 
 def test_between_cells(relay: Any, show: Callable[..., FakePage], near: SAMPIntegratedClient) -> None:
-    """A cell cannot wait, and is told at once; another thread waits until the cell has ended."""
+    """
+    A request in a cell is an error at once, because it cannot get a response. Another thread waits until the cell
+    has ended.
+    """
     page = show()
     page.held = SimpleQueue()
     page.hello("click")
@@ -334,28 +342,28 @@ def test_between_cells(relay: Any, show: Callable[..., FakePage], near: SAMPInte
 
 
 def pump(page: FakePage, done: Callable[[], bool]) -> None:
-    """Run the event loop of the notebook, between two cells."""
+    """Run the event loop of the notebook, as between two cells."""
     idle = threading.Event()
     for _ in range(3000):
         page.deliver()
         if done():
             return
         idle.wait(0.01)
-    pytest.fail("it did not end")
+    pytest.fail("the condition did not become true")
 
 
-def test_nothing_but_a_kernel_can_wait(relay: Any) -> None:
-    """Without a kernel as Jupyter's, messages can only come between cells."""
+def test_only_a_kernel_can_wait(relay: Any) -> None:
+    """Without a Jupyter kernel, messages can arrive only between cells."""
     assert not relay._has_kernel
     with pytest.raises(SAMPClientError, match="only when no cell runs"):
         relay.exchange(b"", 1)
 
 
-# The seam
+# Other objects with an `exchange` method
 
 
 class PlainExchange:
-    """The least that a client needs."""
+    """An object with the one method that a client needs."""
 
     def __init__(self, web_hub: SAMPHubServer) -> None:
         self.port = web_hub._web_port
@@ -400,8 +408,8 @@ def test_async(relay: Any, show: Callable[..., FakePage], near: SAMPIntegratedCl
     assert asyncio.run(use_async(relay))["samp.status"] == "samp.ok"
 
 
-def test_control_messages_of_other_widgets_go_on(monkeypatch: pytest.MonkeyPatch, relay: Any) -> None:
-    """The entry in the kernel handles only the messages of relays; those of others go where they went before."""
+def test_control_messages_of_other_widgets_are_passed_on(monkeypatch: pytest.MonkeyPatch, relay: Any) -> None:
+    """The handler processes the messages of relays, and passes all others to the previous handler."""
     from types import SimpleNamespace
 
     import IPython
@@ -424,7 +432,7 @@ def test_control_messages_of_other_widgets_go_on(monkeypatch: pytest.MonkeyPatch
     wait_for_state(relay, "permission")
 
 
-def test_identity_is_stated(
+def test_the_registration_contains_the_identity(
     relay: Any, show: Callable[..., FakePage], make_hub: Callable[..., SAMPHubServer], web_hub: SAMPHubServer
 ) -> None:
     page = show()
@@ -437,7 +445,7 @@ def test_identity_is_stated(
     assert json.loads(synced_state(relay))["_comm_id"] == relay._comm_id
 
 
-def test_two_relays_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_relays_have_different_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HubRelay, "send", lambda *_args: None)
     one, two = HubRelay(), HubRelay(port=1234)
     assert one._comm_id != two._comm_id

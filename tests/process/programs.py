@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Python programs in processes of their own; tests wait for lines of their output."""
+"""Python programs in their own processes; the tests wait for lines of their output."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class Program:
             self._changed.wait_for(lambda: self._ended or any(text in line for line in self.lines), timeout)
         assert any(text in line for line in self.lines), f"no {text!r} in:\n{self.output}"
 
-    def tell(self, line: str) -> None:
-        """Write a line to its standard input."""
+    def write_line(self, line: str) -> None:
+        """Write a line to the program's standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def wait(self, timeout: float = 20.0) -> int:
-        """Wait until it has ended; return its exit status."""
+        """Wait until the program has ended; return its exit status."""
         status = self.process.wait(timeout)
         self._reader.join(timeout)
         return status
@@ -89,7 +89,7 @@ class Program:
 
 
 def start_hub(environment: Mapping[str, str], *options: str) -> Program:
-    """Start ``python -m pyvo.samp.hub`` and wait until it runs."""
+    """Start ``python -m pyvo.samp.hub`` and wait until the hub runs."""
     program = Program(["-m", "pyvo.samp.hub", "-w", *options], environment)
     try:
         program.wait_for(HUB_IS_RUNNING)

@@ -44,16 +44,16 @@ sys.stdin.readline()
 
 
 class ConnectedClients:
-    """A client that is notified of the shutdown, and five whose ports accept and never respond."""
+    """A client that is notified of the shutdown, and five clients that accept connections and never respond."""
 
     def __init__(self, stack: ExitStack) -> None:
         params = get_main_running_hub()
         proxy = XMLRPCClient(params["samp.hub.xmlrpc.url"])
         stack.callback(proxy.close)
         for _ in range(5):
-            hole = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             key = proxy.call("samp.hub.register", params["samp.secret"])["samp.private-key"]
-            proxy.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{hole.getsockname()[1]}/")
+            proxy.call("samp.hub.setXmlrpcCallback", key, f"http://127.0.0.1:{silent.getsockname()[1]}/")
             proxy.call("samp.hub.declareSubscriptions", key, {"*": {}})
         self.received: SimpleQueue[str] = SimpleQueue()
         client = SAMPIntegratedClient(name="listener")
@@ -64,7 +64,7 @@ class ConnectedClients:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_to_the_command(python_environment: Environment, isolated: Path, number: signal.Signals) -> None:
-    """R26, R35: clients are notified, the lockfile is removed, and it takes less than two seconds."""
+    """R26, R35: the hub notifies its clients, removes its lockfile, and ends in less than two seconds."""
     with start_hub(python_environment) as hub, ExitStack() as stack:
         clients = ConnectedClients(stack)
         begin = time.monotonic()
@@ -77,8 +77,8 @@ def test_signal_to_the_command(python_environment: Environment, isolated: Path, 
         assert "Traceback" not in hub.output
 
 
-def test_second_interrupt(python_environment: Environment, isolated: Path) -> None:
-    """R35: a second ^C while the hub waits for unresponsive clients ends it at once, also without a lockfile."""
+def test_a_second_interrupt_ends_the_command_at_once(python_environment: Environment, isolated: Path) -> None:
+    """R35: the hub waits for unresponsive clients when the second ^C arrives. It removes its lockfile."""
     with start_hub(python_environment) as hub, ExitStack() as stack:
         clients = ConnectedClients(stack)
         hub.process.send_signal(signal.SIGINT)
@@ -97,7 +97,7 @@ def test_second_interrupt(python_environment: Environment, isolated: Path) -> No
 def test_signal_to_a_waiting_script(
     python_environment: Environment, isolated: Path, number: signal.Signals, status: int
 ) -> None:
-    """The same for a script that waits in ``start(wait=True)``, whose exit status contains the signal."""
+    """A script that waits in ``start(wait=True)`` ends as the command does; its exit status contains the signal."""
     with Program(["-c", WAITING_SCRIPT], python_environment) as hub, ExitStack() as stack:
         hub.wait_for(HUB_IS_RUNNING)
         clients = ConnectedClients(stack)
@@ -110,7 +110,7 @@ def test_signal_to_a_waiting_script(
 
 
 def test_ignored_signals_stay_ignored(python_environment: Environment, isolated: Path) -> None:
-    """As with ``nohup``: a hub started with SIGHUP ignored keeps ignoring it."""
+    """A hub that was started with SIGHUP ignored, as by ``nohup``, keeps ignoring it."""
     script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + WAITING_SCRIPT
     with Program(["-c", script], python_environment) as hub:
         hub.wait_for(HUB_IS_RUNNING)
@@ -124,13 +124,13 @@ def test_ignored_signals_stay_ignored(python_environment: Environment, isolated:
 @pytest.mark.parametrize(
     ("end", "status"), [("", 0), ("sys.exit(3)", 3), ("raise ValueError('broken')", 1), ("del hub", 0)]
 )
-def test_end_of_the_interpreter(python_environment: Environment, isolated: Path, end: str, status: int) -> None:
-    """The hub ends with its script: no thread keeps it alive, and no lockfile is left behind."""
+def test_the_hub_ends_with_its_script(python_environment: Environment, isolated: Path, end: str, status: int) -> None:
+    """No thread keeps the script running, and no lockfile is left."""
     with Program(["-c", ENDING_SCRIPT.format(end=end)], python_environment) as script, ExitStack() as stack:
         script.wait_for(HUB_IS_RUNNING)
         clients = ConnectedClients(stack)
         begin = time.monotonic()
-        script.tell("")
+        script.write_line("")
         assert script.wait() == status
         assert time.monotonic() - begin < 2
         assert clients.received.get(timeout=5) == "samp.hub.event.shutdown"
@@ -138,7 +138,7 @@ def test_end_of_the_interpreter(python_environment: Environment, isolated: Path,
 
 
 def test_killed_hub_is_replaced(python_environment: Environment, isolated: Path) -> None:
-    """R35: the lockfile of a hub that was killed is stale."""
+    """R35: a new hub replaces the lockfile of a killed one."""
     with start_hub(python_environment) as hub:
         before = read_lockfile(isolated / ".samp")
         hub.process.kill()
@@ -163,7 +163,7 @@ for line in sys.stdin:
         try:
             hub.start()
         except SAMPHubError as error:
-            print("refused", error, flush=True)
+            print("rejected", error, flush=True)
         else:
             print("running", hub.params["hub.id"], flush=True)
 """
@@ -172,34 +172,34 @@ STALE = {"samp.secret": "x", "samp.hub.xmlrpc.url": "http://127.0.0.1:9/", "samp
 
 
 @pytest.mark.slow
-def test_hubs_that_start_in_the_same_instant(python_environment: Environment, isolated: Path) -> None:
-    """R36: of three, in 120 rounds, exactly one runs, whether the lockfile is missing, stale, garbage or a link."""
+def test_one_of_three_hubs_that_start_at_the_same_time_runs(python_environment: Environment, isolated: Path) -> None:
+    """R36: in each of 120 rounds exactly one hub runs, whether the lockfile is missing, stale, garbage or a link."""
     path = isolated / ".samp"
     with ExitStack() as stack:
         racers = [stack.enter_context(Program(["-c", RACER], python_environment)) for _ in range(3)]
         for racer in racers:
             racer.wait_for("ready")
-        for turn in range(120):
+        for number in range(120):
             path.unlink(missing_ok=True)
-            if turn % 4 == 1:
+            if number % 4 == 1:
                 path.write_bytes(format_lockfile(STALE))
-            elif turn % 4 == 2:
+            elif number % 4 == 2:
                 path.write_bytes(b"garbage")
-            elif turn % 4 == 3:
+            elif number % 4 == 3:
                 path.symlink_to(isolated / "nothing")
-            answers = _all_do(racers, "start")
-            running = [answer for answer in answers if answer.startswith("running")]
-            assert len(running) == 1, answers
+            replies = _send_to_all(racers, "start")
+            running = [reply for reply in replies if reply.startswith("running")]
+            assert len(running) == 1, replies
             assert read_lockfile(path)["hub.id"] == running[0].split()[1]
-            _all_do(racers, "stop")
-            # some versions of Astropy make their directory
+            _send_to_all(racers, "stop")
+            # some versions of Astropy create this directory
             assert [left for left in isolated.iterdir() if left.name != ".astropy"] == []
 
 
-def _all_do(racers: list[Program], what: str) -> list[str]:
+def _send_to_all(racers: list[Program], command: str) -> list[str]:
     counts = [len(racer.lines) for racer in racers]
     for racer in racers:
-        racer.tell(what)
+        racer.write_line(command)
     for racer, count in zip(racers, counts, strict=True):
         with racer._changed:
             assert racer._changed.wait_for(lambda r=racer, n=count: len(r.lines) > n, 10)
@@ -231,8 +231,8 @@ def test_options_of_the_command(python_environment: Environment, isolated: Path,
     assert list((isolated / ".samp-1").iterdir()) == []
 
 
-def test_command_beside_a_running_hub(python_environment: Environment, hub: SAMPHubServer) -> None:
-    """R35: it says so in one line, and fails."""
+def test_the_command_fails_if_a_hub_is_running(python_environment: Environment, hub: SAMPHubServer) -> None:
+    """R35: it reports this in one line."""
     with Program(["-m", "pyvo.samp.hub", "-w"], python_environment) as second:
         assert second.wait() == 1
         assert second.lines[-1].startswith("samp_hub: Another SAMP hub is already running (at http://127.0.0.1:")
@@ -240,7 +240,7 @@ def test_command_beside_a_running_hub(python_environment: Environment, hub: SAMP
     assert hub.is_running
 
 
-def test_command_with_a_log_that_cannot_be_written(python_environment: Environment, tmp_path: Path) -> None:
+def test_the_command_fails_if_it_cannot_write_its_log(python_environment: Environment, tmp_path: Path) -> None:
     with Program(["-m", "pyvo.samp.hub", "-O", str(tmp_path / "no" / "log")], python_environment) as hub:
         assert hub.wait() == 1
         assert "No such file or directory" in hub.output
@@ -263,8 +263,8 @@ def test_hub_as_a_subcommand(python_environment: Environment, isolated: Path) ->
     assert not (isolated / ".samp").exists()
 
 
-def test_interpreter_is_the_same(python_environment: Environment) -> None:
-    """Guards the tests above: they run this Python and this package."""
+def test_programs_use_this_python_and_this_package(python_environment: Environment) -> None:
+    """The tests in this module rely on it."""
     script = "import sys, pyvo.samp.hub as hub; print(sys.version_info[:2], hub.__file__)"
     with Program(["-c", script], python_environment) as program:
         assert program.wait() == 0
@@ -281,7 +281,7 @@ print("connected", flush=True)
 sys.stdin.readline()
 """
 
-#: Like other programs it accepts each call on a new connection, so that none is open when it is killed.
+#: Accepts each call on a new connection, as other programs do, so that no connection is open when it is killed.
 CLOSING_SCRIPT = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -315,11 +315,14 @@ server.serve_forever()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [IDLE_SCRIPT, CLOSING_SCRIPT], ids=["a connection is open", "none is"])
-@pytest.mark.parametrize("taken", [True, False], ids=["received the call", "stopped before"])
+@pytest.mark.parametrize("received", [True, False], ids=["received the call", "stopped before"])
 def test_the_caller_of_a_killed_client_gets_an_error(
-    python_environment: Environment, isolated: Path, script: str, taken: bool
+    python_environment: Environment, isolated: Path, script: str, received: bool
 ) -> None:
-    """R23: within ten seconds, without a time-out, with the default constants; and the others get an event."""
+    """
+    R23: the error comes within ten seconds and without a time-out, with the default constants. The other clients
+    get an event.
+    """
     with start_hub(python_environment), ExitStack() as stack:
         victim = stack.enter_context(Program(["-c", script], python_environment))
         victim.wait_for("connected")
@@ -328,16 +331,16 @@ def test_the_caller_of_a_killed_client_gets_an_error(
         caller.bind_receive_notification("samp.hub.event.unregister", lambda *args: left.put(args[4]["id"]))
         (victim_id,) = [one for one in caller.get_registered_clients() if one != "hub"]
         responses: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        if not taken:
+        if not received:
             victim.process.send_signal(signal.SIGSTOP)
         thread = threading.Thread(
             target=lambda: responses.put(caller.ecall_and_wait(victim_id, "test.never", 0)), daemon=True
         )
         thread.start()
-        if taken:
+        if received:
             victim.wait_for("called")
         else:
-            with pytest.raises(Empty):  # it is on its way
+            with pytest.raises(Empty):  # the call is not delivered yet
                 responses.get(timeout=0.5)
         victim.process.kill()
         response = responses.get(timeout=10)

@@ -9,7 +9,7 @@ globalThis.client = {
     heldReplies: null,   // replies that are kept back, if any
     workTime: 0,         // milliseconds of work for each message
 
-    // Asks the hub to register; the promise waits for the user's consent.
+    // Registers at the hub. The promise waits for the user's consent.
     register(name, subscriptions) {
         return new Promise((resolve, reject) => {
             samp.register(name, (connection) => {
@@ -44,7 +44,7 @@ globalThis.client = {
         });
     },
 
-    // From now on keeps back the replies of sampjs.
+    // Keeps back the replies of sampjs from now on.
     holdReplies() {
         this.heldReplies = [];
         this.connection.reply = (args) => this.heldReplies.push(args);
@@ -116,7 +116,7 @@ globalThis.client = {
         return this.received.map((one) => one.name);
     },
 
-    // Waits until the page lists that name.
+    // Waits until the page lists a client of this name.
     waitListed(name) {
         return this.until(() => document.getElementById("clients").textContent.includes(name));
     },
@@ -137,7 +137,7 @@ globalThis.client = {
         return this.connection.regInfo["x-samp.upload"];
     },
 
-    // Uploads so many bytes in chunks of 1 MiB, four at a time; each byte has the number of its chunk. Returns the URL.
+    // Uploads `total` bytes in chunks of 1 MiB, four at a time. Each byte is the number of its chunk. Returns the URL.
     async upload(url, total) {
         const size = 2 ** 20;
         let next = 0, result = null;
@@ -180,7 +180,7 @@ globalThis.client = {
         return new Promise((resolve) => samp.ping(resolve));
     },
 
-    // Reads a URL; through the hub if `translated`. The result has a checksum of the bytes.
+    // Reads a URL, through the hub if `translated`. The result contains a checksum of the bytes.
     async read(url, translated) {
         const response = await fetch(translated ? this.connection.translateUrl(url) : url);
         const bytes = await response.arrayBuffer();
@@ -207,7 +207,7 @@ globalThis.client = {
     },
 };
 
-// With #upload=BYTES the page does all by itself: a tool that drives a page keeps the bodies of its requests in memory.
+// With #upload=BYTES the page needs no driver, because a driver keeps the bodies of the page's requests in memory.
 addEventListener("load", async () => {
     const total = Number(location.hash.replace("#upload=", ""));
     if (total) {

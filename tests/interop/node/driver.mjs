@@ -44,7 +44,7 @@ const commands = {
     run({ page, method, args }) {
         return pages.get(page).evaluate(([name, list]) => globalThis.client[name](...list), [method, args]);
     },
-    // Calls a method of Playwright: of the tab, of its keyboard, or of what a selector finds.
+    // Calls a method of Playwright: of the tab, of its keyboard, or of the element of a selector.
     async act({ page, of, method, args }) {
         const tab = pages.get(page);
         const target = of === "page" ? tab : of === "keyboard" ? tab.keyboard : tab.locator(of);
@@ -62,7 +62,7 @@ const commands = {
         await session.detach();
         return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
     },
-    // Sets a permission as its user would: "granted" or "denied". It holds as long as the session does.
+    // Sets a permission as a user does, to "granted" or "denied". It is valid until the session ends.
     async setPermission({ page, origin, name, setting }) {
         const session = await context.newCDPSession(pages.get(page));
         await session.send("Browser.setPermission", { permission: { name }, setting, origin });

