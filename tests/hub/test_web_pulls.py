@@ -42,7 +42,7 @@ def program(hub):
 
 @pytest.fixture
 def short_timeout(monkeypatch):
-    monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(pull_queue, "CLOSED_PULL_TIMEOUT", 0.3)
 
 
 def waiting(hub, page: Page) -> int:
@@ -329,8 +329,8 @@ def test_client_timeout_does_not_apply_to_a_page_that_is_held_up(make_hub):
 
 
 def test_a_tab_that_is_closed_between_two_pulls_is_unregistered(hub, page, program, short_timeout, monkeypatch):
-    """R43: the hub does not see that the tab is closed, so it waits for ``IDLE_TIMEOUT``."""
-    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
+    """R43: the hub does not see that the tab is closed, so it waits for ``NO_PULL_TIMEOUT``."""
+    monkeypatch.setattr(pull_queue, "NO_PULL_TIMEOUT", 0.5)
     sock = begin_pull(hub, page)
     send_numbers(program, 1)
     page.receive(sock)
@@ -340,7 +340,7 @@ def test_a_tab_that_is_closed_between_two_pulls_is_unregistered(hub, page, progr
 
 def test_a_page_that_pulls_again_in_time_stays_registered(hub, page, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(pull_queue, "DISCONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(pull_queue, "CLOSED_PULL_TIMEOUT", 1.0)
     for _ in range(4):
         begin_pull(hub, page).close()
         wait_until(lambda: not waiting(hub, page))
@@ -351,7 +351,7 @@ def test_a_page_that_pulls_again_in_time_stays_registered(hub, page, program, mo
 
 
 def test_a_page_that_only_sends_stays_registered(hub, program, short_timeout, monkeypatch):
-    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr(pull_queue, "NO_PULL_TIMEOUT", 0.3)
     with Page(hub) as page:
         page.register()
         page.call("notifyAll", message("table.load.fits"))
@@ -361,7 +361,7 @@ def test_a_page_that_only_sends_stays_registered(hub, program, short_timeout, mo
 
 def test_a_page_that_does_not_pull_its_callbacks_is_unregistered(hub, program, monkeypatch):
     """R23: its callers get an error."""
-    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(pull_queue, "NO_PULL_TIMEOUT", 2.0)
     with Page(hub) as page:
         page.register().listen("x.y")
         response = program.call("callAndWait", page.id, message("x.y"), "20")
@@ -370,7 +370,7 @@ def test_a_page_that_does_not_pull_its_callbacks_is_unregistered(hub, program, m
 
 def test_a_page_that_allows_callbacks_and_never_pulls_is_unregistered(hub, program, monkeypatch):
     """R43."""
-    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
+    monkeypatch.setattr(pull_queue, "NO_PULL_TIMEOUT", 0.5)
     with Page(hub) as page:
         page.register().listen("x.y")
         wait_until(lambda: not is_registered(program, page))
@@ -378,7 +378,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_unregistered(hub, progr
 
 def test_a_closed_tab_is_unregistered_though_its_connection_stays_open(hub, page, program, monkeypatch):
     """R43: the browser keeps the connection, and may use it for requests of other tabs."""
-    monkeypatch.setattr(pull_queue, "IDLE_TIMEOUT", 0.5)
+    monkeypatch.setattr(pull_queue, "NO_PULL_TIMEOUT", 0.5)
     assert page.pull("0") == []
 
     def is_gone() -> bool:
