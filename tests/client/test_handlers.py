@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -118,11 +117,9 @@ def test_handler_slots() -> None:
         release_slot()
         assert released == ["inner", "outer"]
     assert released == ["inner", "outer"]
-    start = time.monotonic()
     with pytest.raises(RuntimeError), handler_slot(lambda: released.append("third")):
         raise RuntimeError
     assert released[-1] == "third"
-    assert time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize(

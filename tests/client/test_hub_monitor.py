@@ -144,8 +144,10 @@ def test_not_registered_yet(loop: EventLoop) -> None:
     pings: queue.Queue[bytes | None] = queue.Queue()
     for ping in (None, None, b"<ping/>"):
         pings.put(ping)
-    monitor = HubMonitor(loop, hub.url, pings.get, print)
+    gone: queue.Queue[str] = queue.Queue()
+    monitor = HubMonitor(loop, hub.url, pings.get, gone.put)
     hub.pinged.get(timeout=5)
     assert pings.empty()
     monitor.stop()
     hub.stop()
+    assert gone.empty()

@@ -171,9 +171,7 @@ def test_waiting_for_a_client_without_subscriptions(
     monkeypatch.setattr(client_list, "DECLARATION_TIMEOUT", 0.2)
     alice, _ = pair
     mute = connect("Mute", callable=False)
-    start = time.monotonic()
     assert alice.wait_for("mute", 20).id == mute.get_public_id()
-    assert time.monotonic() - start < 10
 
 
 def test_the_list_after_disconnecting_and_connecting(pair: Pair) -> None:
@@ -204,6 +202,7 @@ def test_disconnecting_ends_a_wait(pair: Pair, timeout: float) -> None:
     deadline = time.monotonic() + 10
     while not alice.clients._changed._waiters and time.monotonic() < deadline:  # type: ignore[attr-defined]
         alice.ping()
+    assert alice.clients._changed._waiters  # type: ignore[attr-defined]
     alice.disconnect()
     thread.join(10)
     assert not thread.is_alive()

@@ -220,9 +220,9 @@ def test_tables_that_cannot_be_read(pair: Pair, table: Table, tmp_path: Path) ->
     "url", ["http://[bad", "http://127.0.0.1:0/x", f"file:///{'x' * 5000}", "file:///a%00b", "data:,x"]
 )
 def test_urls_that_cannot_be_read(pair: Pair, table: Table, url: str) -> None:
-    """The sender gets an error response, and the recipient still waits for its one object."""
+    """The sender gets an error response, and the place in the queue is free again."""
     alice, bob = pair
-    with bob.incoming("table.load.votable", limit=1, total=1) as queue:
+    with bob.incoming("table.load.votable", limit=1) as queue:
         reply = alice.ecall_and_wait("bob", "table.load.votable", 10, url=url)
         assert reply["samp.status"] == "samp.error"
         with pytest.warns(SAMPWarning):
@@ -383,7 +383,7 @@ def test_parameters_by_name(pair: Pair) -> None:
 
 @pytest.mark.parametrize(
     ("params", "text"),
-    [({}, "has no parameter 'row'"), ({"row": "x"}, "'row': 'x' is not a SAMP int"), ({"row": ["1"]}, "a list came")],
+    [({}, "has no parameter 'row'"), ({"row": "x"}, "'row': 'x' is not a SAMP int"), ({"row": ["1"]}, "not a list")],
 )
 def test_parameters_that_do_not_match_the_annotations(pair: Pair, params: dict[str, Any], text: str) -> None:
     alice, bob = pair

@@ -227,10 +227,6 @@ def test_invalid_paths_and_urls(tmp_path: Path) -> None:
             to_sendable(url)
 
 
-def test_wcs_fixture() -> None:
-    assert wcs().pixel_to_world(2, 1).ra.deg == pytest.approx(10)
-
-
 def test_a_client_imports_only_the_mixin(python_environment: dict[str, str]) -> None:
     """Importing the client imports the mixin, but not the modules that the mixin uses."""
     code = (
