@@ -76,10 +76,17 @@ def test_get_head_and_range(server: FileServer, lease: Lease) -> None:
     assert request(lease.url, Range=f"bytes={len(CONTENT)}-")[0] == 416
 
 
-@pytest.mark.parametrize("byte_range", ["5000-1", f"1-{'9' * 5000}", f"{'0' * 20}-1", "1-2,4-5", "x-y", "-"])
+@pytest.mark.parametrize("byte_range", ["5000-1", f"{'9' * 5000}-1", "1-2,4-5", "x-y", "-"])
 def test_ranges_that_are_ignored(lease: Lease, byte_range: str) -> None:
-    """The response to a malformed range, to several, and to numbers of any length is the whole file."""
+    """The response to a malformed range, and to several ranges, is the whole file."""
     assert request(lease.url, Range=f"bytes={byte_range}")[::2] == (200, CONTENT)
+
+
+def test_numbers_of_any_length_in_a_range(lease: Lease) -> None:
+    digits = "9" * 5000
+    assert request(lease.url, Range=f"bytes=1-{digits}")[::2] == (206, CONTENT[1:])
+    assert request(lease.url, Range=f"bytes=-{digits}")[::2] == (206, CONTENT)
+    assert request(lease.url, Range=f"bytes={digits}-")[0] == 416
 
 
 def test_only_published_files_are_served(lease: Lease) -> None:
