@@ -524,7 +524,7 @@ def test_hub_restart(open_notebook: Callable[..., NotebookPage], hub: SAMPHubSer
     notebook = open_notebook("hub", show_relay(hub), again, check)
     connect_client(notebook)
     hub.stop()
-    notebook.relay_text("The hub does not answer any more")
+    notebook.relay_text("The hub no longer responds")
     another = SAMPHubServer(web_port=port, web_profile_dialog=lambda _name, _origin: True)
     another.start()
     try:

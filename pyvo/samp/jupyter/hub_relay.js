@@ -153,11 +153,11 @@ class Relay {
             if (handle) this.carryOut(content, (signal) => handle.call(this, content, buffers, signal));
             else if (content.op === "cancel") this.running.get(content.id)?.abort();
             else if (content.op === "credit") this.credits.get(content.id)?.();
-            else if (content.op === "echo") this.answerEcho(content.echo);
+            else if (content.op === "echo") this.sendAlive(content.echo);
         }
     }
 
-    answerEcho(echo) {
+    sendAlive(echo) {
         const ids = [...this.running.keys()];
         const message = { op: "alive", echo, ids, page: this.id };
         // By all paths: the kernel learns which of them work
@@ -270,13 +270,13 @@ class Relay {
         return { reason: this.hasHub ? "broken off" : "no hub", text };
     }
 
-    async answer(id, response) {
+    async sendResponse(id, response) {
         const body = await response.arrayBuffer();
         this.send({ op: "response", id, status: response.status, reason: response.statusText }, [body]);
     }
 
     async call(content, buffers, signal) {
-        await this.answer(content.id, await this.postXml(buffers[0], signal));
+        await this.sendResponse(content.id, await this.postXml(buffers[0], signal));
     }
 
     upload({ token, file, name }, init) {
@@ -293,19 +293,19 @@ class Relay {
         this.puts.set(file, (this.puts.get(file) ?? new Set()).add(request));
         const response = await request;
         this.show(first + size, total, "to the hub");
-        await this.answer(id, response);
+        await this.sendResponse(id, response);
     }
 
     async delete(content, _buffers, signal) {
         await Promise.allSettled(this.puts.get(content.file) ?? []);
         this.puts.delete(content.file);
-        await this.answer(content.id, await this.upload(content, { method: "DELETE", signal }));
+        await this.sendResponse(content.id, await this.upload(content, { method: "DELETE", signal }));
     }
 
     async fetchFile({ id, target }, _buffers, signal) {
         if (!target.startsWith("/") || target.startsWith("//")) throw new TypeError("this is no path");
         const response = await this.request(target, { signal });
-        if (!response.ok) return this.answer(id, response);
+        if (!response.ok) return this.sendResponse(id, response);
         this.send({ op: "response", id, status: response.status, reason: response.statusText, is_stream: true });
         const total = Number(response.headers.get("Content-Length")) || 0;
         const parts = new Parts(response.body.getReader());
@@ -440,7 +440,7 @@ function describe(relay) {
         ]];
     }
     if (state === "lost") {
-        return ["bad", "The hub does not answer any more", [`${START} Then connect the notebook again: \`client.connect(web=relay)\`.`]];
+        return ["bad", "The hub no longer responds", [`${START} Then connect the notebook again: \`client.connect(web=relay)\`.`]];
     }
     if (state !== "open") return ["busy", "Waiting for the kernel", ["It has not responded for some seconds."]];
     const detail = path === "between cells"

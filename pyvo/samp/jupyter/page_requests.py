@@ -335,8 +335,8 @@ class PageRequests:
 
     def _on_alive(self, page: str, content: Mapping[str, Any], _buffers: object) -> None:
         """Find the requests that were lost; messages by another path than the best one may arrive late."""
-        is_answer = self._echo_sent is not None and content.get("echo") == self._echoes
-        if page != self.page or not content.get("is_best") or not is_answer:
+        is_current = self._echo_sent is not None and content.get("echo") == self._echoes
+        if page != self.page or not content.get("is_best") or not is_current:
             return
         self._echo_sent = None
         taken = set(content.get("ids", ()))
