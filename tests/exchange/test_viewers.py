@@ -45,7 +45,7 @@ def ds9(connect: Connect, name: str = "SAOImageDS9") -> list[Any]:
 
     @client.on("ds9.get")
     def get(cmd) -> str:
-        return {"version": "ds9 8.4.1\n", "pan wcs fk5 degrees": "10.5 20.5"}.get(cmd, "")
+        return {"version": "ds9 8.4.1\n", "pan wcs icrs degrees": "10.5 20.5"}.get(cmd, "")
 
     return done
 

@@ -160,7 +160,7 @@ def get_position(client: MessagingClient, viewer: ClientRef | None, timeout: str
     mtype = "coord.get.sky" if viewer is not None or client.get_subscribed_clients("coord.get.sky") else "ds9.get"
     client_id = resolve_one(client, mtype, viewer, "Aladin")
     if best_match(client.get_subscriptions(client_id), "coord.get.sky") is None:
-        result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs fk5 degrees"})
+        result = call_for_result(client, client_id, "ds9.get", timeout, {"cmd": "pan wcs icrs degrees"})
         numbers = str(_ds9_content(client, result, client_name(client, client_id))).split()
         if len(numbers) != 2:
             raise SAMPClientError(f"{client_name(client, client_id)} shows no image with sky coordinates")
