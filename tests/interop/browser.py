@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -122,10 +123,12 @@ class Browser:
         driver = NODE / ("firefox.mjs" if self.is_firefox else "driver.mjs")
         profile = directory / "profile"
         profile.mkdir()
+        # Chromium makes a socket in TMPDIR, whose path may have 107 characters
+        self._temporary = tempfile.TemporaryDirectory(prefix="b-", dir="/tmp", ignore_cleanup_errors=True)
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 ["node", str(driver), executable, str(profile), *flags],
-                env=dict(env), text=True,
+                env={**env, "TMPDIR": self._temporary.name}, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )
         hello = self._open[0]
@@ -204,6 +207,7 @@ class Browser:
             self._process.wait(10)
         self._reader.join(10)
         self._from.close()
+        self._temporary.cleanup()
 
 
 class Site(Program):
