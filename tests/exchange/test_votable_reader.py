@@ -98,6 +98,13 @@ def check(path: Path, flags: dict[str, list[bool]] | None = None) -> Reading | N
     return reading
 
 
+def check_text(directory: Path, text: str, flags: dict[str, list[bool]] | None = None) -> Reading | None:
+    """Write a document to a file, and `check` it."""
+    path = directory / "t.vot"
+    path.write_text(text, encoding="utf-8", newline="")
+    return check(path, flags)
+
+
 def document(fields: str, data: str, *, version: str = "1.4", table: str = "", tail: str = "", prefix: str = "") -> str:
     """Return a document with one table."""
     text = (
@@ -243,9 +250,7 @@ PROPERTY = settings(
 @PROPERTY
 def test_tabledata_is_read_as_astropy_reads_it(text: str, tmp_path: Path) -> None:
     """Generated documents in TABLEDATA give the same table in both readers."""
-    path = tmp_path / "t.vot"
-    path.write_bytes(text.encode())
-    check(path)
+    check_text(tmp_path, text)
 
 
 # Most columns hold numbers of one style, which are converted together. A few cells of another style are among them.
@@ -292,9 +297,7 @@ def columns_of_one_style(draw: Any) -> str:
 @PROPERTY
 def test_columns_of_one_style_are_read_as_astropy_reads_them(text: str, tmp_path: Path) -> None:
     """Numbers that are converted together, and others among them, give the same values and masks in both readers."""
-    path = tmp_path / "t.vot"
-    path.write_bytes(text.encode())
-    check(path)
+    check_text(tmp_path, text)
 
 
 FIXED: dict[str, tuple[str, int]] = {
@@ -363,9 +366,7 @@ def cell(draw: Any, datatype: str, items: int | None, *, is_array: bool) -> byte
 def test_binary_is_read_as_astropy_reads_it(case: tuple[str, dict[str, list[bool]] | None], tmp_path: Path) -> None:
     """Generated documents in BINARY and BINARY2 give the same table, except for the null bits of texts in BINARY2."""
     text, flags = case
-    path = tmp_path / "t.vot"
-    path.write_bytes(text.encode())
-    check(path, flags)
+    check_text(tmp_path, text, flags)
 
 
 @given(data=st.binary(max_size=80), changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2))
@@ -454,10 +455,8 @@ def test_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("other", ["", "NaN", "1e-5", "-1e30", "-0", "0.5"])
 def test_floats_without_a_decimal_point(datatype: str, other: str, tmp_path: Path) -> None:
     """Cells that look like integers are floats, too: missing values, exponents and minus zero keep their values."""
-    path = tmp_path / "t.vot"
     cells = rows(["1"], ["20"], [other], ["123456789012"])
-    path.write_text(document(f'<FIELD name="a" datatype="{datatype}"/>', cells))
-    reading = check(path)
+    reading = check_text(tmp_path, document(f'<FIELD name="a" datatype="{datatype}"/>', cells))
     assert reading is not None
     assert not reading.was_left
     if not other:

@@ -218,14 +218,7 @@ class _Handler(XMLRPCHandler):
             }
         )
         self._side = side
-        self._is_allowed_host = host_filter("127.0.0.1")
-
-    def reject(self, request: HTTPRequest, connection: ServerConnection) -> Response | None:
-        """Reject web pages, which have an Origin, or a Host that DNS was made to resolve to this machine (R38)."""
-        host = request.headers.get("host")
-        if "origin" in request.headers or (host is not None and not self._is_allowed_host(host)):
-            return self.text_response(403, "Requests from web pages are not allowed here", request)
-        return None
+        self.is_allowed_host = host_filter("127.0.0.1")
 
     def handle_non_post(self, request: HTTPRequest, connection: ServerConnection) -> Response | DeferredResponse | None:
         """Serve files."""

@@ -148,7 +148,7 @@ def _temporary_file(url: str) -> Iterator[Path]:
     try:
         descriptor, name = tempfile.mkstemp(prefix="pyvo-samp-", suffix=_suffix(url))
     except OSError as error:
-        raise SAMPClientError(f"There is no room for a copy of {url}: {error.strerror}") from error
+        raise SAMPClientError(f"No file for a copy of {url} can be created: {error.strerror}") from error
     os.close(descriptor)
     copy = Path(name)
     try:
