@@ -562,8 +562,7 @@ class SAMPHubServer:
         with signals_as_exit():
             running = self._launch()
             try:
-                while not running.closed.wait(1.0 if os.name == "nt" else None):
-                    continue  # on Windows ^C does not end a wait without a timeout
+                running.closed.wait()
             finally:
                 self.stop()
 

@@ -12,13 +12,19 @@ and operations in the child raise an error with the advice to connect again.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
+
+#: Seconds after which a wait in the main thread is interrupted to handle signals. A signal ends the wait at once,
+#: except on Windows, and if it arrives just before the thread blocks.
+SIGNAL_CHECK_INTERVAL = 1.0
 
 #: Windows has no SIGHUP; it has SIGBREAK for Ctrl+Break and for a console window that is closed.
 _TERMINATING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
@@ -66,11 +72,13 @@ class SignalSafeEvent:
             self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the event is set, or for ``timeout`` seconds; return whether it is set."""
-        is_set = self._lock.acquire(timeout=-1 if timeout is None else timeout)
-        if is_set:
-            self.set()  # for other waiting threads
-        return is_set
+        """Wait until the event is set, or for ``timeout`` seconds; return whether it is set. Signals end the wait."""
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        while not self._lock.acquire(timeout=max(0.0, min(SIGNAL_CHECK_INTERVAL, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        self.set()  # for other waiting threads
+        return True
 
 
 #: The error text for a child that uses its parent's connection.

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ import pytest
 
 from pyvo.samp import SAMPHubError, SAMPHubServer, SAMPIntegratedClient, lockfile, process_events
 from pyvo.samp import hub as hub_module
+from pyvo.samp.cli.client_session import get_interruptible
 from pyvo.samp.errors import SAMPProxyError
 from pyvo.samp.hub import RunningHub
 from pyvo.samp.lockfile import read_lockfile
@@ -546,7 +548,7 @@ def test_signal_during_the_start(
     hub.stop()
 
 
-@pytest.mark.parametrize("place", range(2))
+@pytest.mark.parametrize("place", range(4))
 def test_event_that_is_set_at_the_beginning_of_a_wait(place: int) -> None:
     """The wait ends if a signal handler sets the event between any two lines of the waiting thread."""
     event_under_test = SignalSafeEvent()
@@ -567,6 +569,29 @@ def test_event_that_is_set_at_the_beginning_of_a_wait(place: int) -> None:
     event_under_test.set()
     assert event_under_test.wait()
     assert event_under_test.wait(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal masks")
+@pytest.mark.parametrize("wait", [SignalSafeEvent().wait, partial(get_interruptible, SimpleQueue())])
+def test_signal_that_does_not_interrupt_a_wait(wait: Callable[[float], object]) -> None:
+    """A signal that arrives just before the main thread blocks does not end the system call, but ends the wait."""
+    waited_to_the_end = []
+    timers = [
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)),
+        threading.Timer(10, waited_to_the_end.append, (True,)),
+    ]
+    for timer in timers:
+        timer.start()
+    # another thread receives the signal, and the system call in this thread continues
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait(20)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for timer in timers:
+            timer.cancel()
+    assert not waited_to_the_end
 
 
 def test_start_without_wait_sets_no_signal_handlers(make_hub: MakeHub) -> None:

@@ -41,6 +41,8 @@ from .policy import Policy
 
 log = logging.getLogger(__name__)
 
+#: The reason for the other end when this bridge is stopped, possibly while it starts.
+STOPPED_TEXT = "the bridge was stopped at the other end"
 #: Seconds between two attempts to connect to the hub.
 RECONNECT_INTERVAL = 1.0
 #: Seconds to remove everything that belongs to the peers when the bridge closes.
@@ -155,7 +157,7 @@ class Bridge:
             self._is_running = False
         atexit.unregister(self.stop)
         with self._opening:
-            self._close("the bridge was stopped at the other end")
+            self._close(STOPPED_TEXT)
         self._outbound.stop(STOP_TIMEOUT)
         self._hub.close()
         if self.state is not BridgeState.FAILED:
@@ -231,7 +233,7 @@ class Bridge:
             hello = Hello(PROTOCOLS, version, hub_id, self._label, self._session)
             self.transport.start(hello, self._accept, self._on_report)
         except BaseException:
-            self._close("")
+            self._close(STOPPED_TEXT)
             raise
 
     def _close(self, reason: str) -> None:

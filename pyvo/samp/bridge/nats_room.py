@@ -524,8 +524,10 @@ class NATSRoom(Transport):
             self._is_stopped, self._stop_reason = True, reason
             if self._loop is not None and self._stop_event is not None:
                 self._loop.call_soon_threadsafe(self._stop_event.set)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        thread = self._thread
+        # a signal may have interrupted its start; then it ends without a link
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
 
     async def _run(self, hello: Hello, accept: Accept, report: Report) -> None:
         with self._lock:

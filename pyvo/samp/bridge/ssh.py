@@ -199,8 +199,10 @@ class SSHTransport(Transport):
                 self._link.close(reason)
             elif self._process is not None:
                 self._process.stream.interrupt()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        thread = self._thread
+        # a signal may have interrupted its start; then it ends without a link
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
 
     def _run(self, hello: Hello, accept: Accept, report: Report) -> None:
         delay = MIN_DELAY
@@ -253,7 +255,6 @@ class SSHTransport(Transport):
                     if self._stopped.is_set():
                         link.close(self._stop_reason)
                 reason, status = ended.get()
-                link.join(CLOSE_TIMEOUT)
         finally:
             with self._lock:
                 self._process = self._link = None

@@ -4,8 +4,8 @@ A link over a stream of bytes: the pipes of ssh, or a socket.
 
 Theory of operation
 -------------------
-Each link has three threads. One reads, one writes, and one checks the time: it ends a link without HELLO, pings an idle
-peer, and closes a link whose peer does not respond.
+Each link has three threads. One reads, one writes, and one starts them and checks the time: it ends a link without
+HELLO, pings an idle peer, and closes a link whose peer does not respond.
 
 There are three queues for writing. Frames of the link itself (credit, pings, heads of files) are written first. The
 messages of the engine and the contents of files alternate, so that they do not delay each other.
@@ -140,6 +140,7 @@ class StreamLink(Link):
         self._is_closing = False
         self._is_closed_reported = False
         self._ended: tuple[str, int] | None = None
+        self._finished = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=f"samp-bridge-{name}", daemon=True)
             for name, target in (("read", self._run_reader), ("write", self._run_writer), ("watch", self._run_watch))
@@ -147,15 +148,13 @@ class StreamLink(Link):
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        # It starts the others. If a signal interrupts this call, either all threads run or none.
+        self._threads[2].start()
 
     def join(self, timeout: float) -> None:
-        """Wait until the link has ended."""
-        deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        """Wait until the link has ended; return at once in a thread of the link."""
+        if threading.current_thread() not in self._threads:
+            self._finished.wait(timeout)
 
     # Interface to the engine
 
@@ -473,6 +472,8 @@ class StreamLink(Link):
         self._stream.interrupt()
 
     def _run_watch(self) -> None:
+        for thread in self._threads[:2]:
+            thread.start()
         started = pinged = time.monotonic()
         with self._lock:
             while self._ended is None:
@@ -497,6 +498,7 @@ class StreamLink(Link):
         for thread in self._threads[:2]:
             thread.join()
         self._on_end(reason, status)
+        self._finished.set()
 
     def _report_closed(self, reason: str) -> None:
         with self._lock:

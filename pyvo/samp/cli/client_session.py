@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ..client.lookup import ambiguous, find_id, get_client_names
 from ..errors import SAMPError, SAMPHubError, SAMPProxyError
 from ..integrated_client import SAMPIntegratedClient
+from ..process_events import SIGNAL_CHECK_INTERVAL
 from ..protocol import ok_response, warning_response
 from .output import CommandError, Status, client_label, sanitize
 
@@ -49,16 +50,13 @@ def connected_client(
 
 
 def get_interruptible(events: SimpleQueue[T], timeout: float | None = None) -> T:
-    """Get the next item, in the main thread; ^C ends the wait. Raise `queue.Empty` after the timeout."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    """Get the next item, in the main thread; signals end the wait. Raise `queue.Empty` after the timeout."""
+    deadline = time.monotonic() + (math.inf if timeout is None else timeout)
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if os.name == "nt":  # on Windows ^C does not end a wait without a timeout
-            left = 1.0 if left is None else min(1.0, left)
         try:
-            return events.get(timeout=left)
+            return events.get(timeout=max(0.0, min(SIGNAL_CHECK_INTERVAL, deadline - time.monotonic())))
         except Empty:
-            if deadline is not None and time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 raise
 
 
