@@ -343,6 +343,7 @@ def test_a_closed_tab_is_unregistered_by_the_hub(page: Callable[..., Page], conn
     registered.
     """
     client = connect("program")
+    client.clients.subscribe()  # so that no event reaches a page while it is being closed, which ends its pull
     closed, reloaded, stays = page(0), page(0), page(1)
     closed_id, reloaded_id = closed.run("register", "closed", ANY), reloaded.run("register", "reloaded", ANY)
     stays_id = stays.run("register", "stays", ANY)
@@ -536,6 +537,7 @@ def test_back_to_the_previous_page(
     pull.
     """
     client = connect("program")
+    client.clients.subscribe()  # so that no event reaches the page while it is being closed, which ends its pull
     one = page()
     page_id = one.run("register", "page", ANY)
     one.go(sites[0].url("other.html"))

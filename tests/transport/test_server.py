@@ -374,7 +374,7 @@ def test_callbacks_that_fail_are_logged(make_server, loop, caplog):
         deferred = DeferredResponse()
         deferred.add_cancel_callback(fail)
         deferred.on_sent = fail
-        connection.on_closed = fail
+        connection.close_callbacks = {1: fail, 2: fail}
         waiting.append(deferred)
         return deferred
 
@@ -387,7 +387,7 @@ def test_callbacks_that_fail_are_logged(make_server, loop, caplog):
         client.send(get("x"))
         eventually(loop, lambda: len(waiting) == 2)
     eventually(loop, lambda: server.connections == 0)
-    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * 3
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * 4
 
 
 def test_a_finished_response_keeps_no_reference_to_callbacks():
@@ -553,7 +553,7 @@ def test_the_state_of_the_peer(make_server, loop):
     assert client.receive().status == 200
     assert seen == [(client.sock.getsockname(), True, True)]
     closed = threading.Event()
-    handler.connections[0].on_closed = closed.set
+    handler.connections[0].close_callbacks[1] = closed.set
     client.reset()
     assert closed.wait(TIMEOUT)
     assert handler.connections[0].was_reset

@@ -61,14 +61,17 @@ class FakeConnection:
         self.was_reset = False
         self.requests = 1
         self.left = False
-        self.on_closed: Callable[[], object] | None = None
+        self.was_idle = True
+        self.close_callbacks: dict[object, Callable[[], object]] = {}
 
     def peer_is_open(self) -> bool:
         self.was_left = self.was_left or self.left
         return not (self.closed or self.left)
 
-    def close(self) -> None:
-        """Do what the transport does when the other side has closed."""
-        self.closed = self.was_left = True
-        if self.on_closed is not None:
-            self.on_closed()
+    def close(self, *, left: bool = True) -> None:
+        """Do what the transport does when the other side has closed (``left``), or the hub."""
+        self.closed = True
+        self.was_left = self.was_left or left
+        callbacks, self.close_callbacks = self.close_callbacks, {}
+        for callback in callbacks.values():
+            callback()

@@ -14,6 +14,7 @@ from pyvo.samp.web_profile.pull_queue import (
     NO_PULL_TIMEOUT,
     QUICK_CLOSE,
     RELAY_TIMEOUT,
+    BrowserConnections,
     Pull,
     PullLimiter,
     PullQueue,
@@ -128,8 +129,8 @@ def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written
     pull.connection.peer_is_open = lambda: next(states, False)  # it closes between the check and the write
     response = client.queue.pull(pull, 600)
     response.add_done_callback(lambda _: response.on_sent(True))
-    pull.connection.closed = pull.connection.was_reset = True
-    pull.connection.on_closed()
+    pull.connection.was_reset = True
+    pull.connection.close(left=False)
     assert numbers(client.pull()) == [1]
 
 
@@ -374,58 +375,93 @@ def clock_of(client, monkeypatch):
     monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now)
 
 
-@pytest.mark.parametrize(
-    ("after", "requests", "is_gone"),
-    [(0, 2, True), (QUICK_CLOSE - 1, 2, True), (QUICK_CLOSE + 1, 2, False), (0, 1, False)],
-)
-def test_a_browser_that_ends_between_two_pulls_is_noticed_soon(client, monkeypatch, after, requests, is_gone):
-    """R43: the browser closes the connection of the page's last request, which it otherwise keeps for minutes."""
+@pytest.mark.parametrize(("after", "is_gone"), [(0, True), (QUICK_CLOSE - 1, True), (QUICK_CLOSE + 1, False)])
+def test_a_page_whose_browser_has_ended_between_two_pulls_is_gone_soon(client, monkeypatch, after, is_gone):
+    """R43: but browsers also close idle connections after some minutes."""
     clock_of(client, monkeypatch)
-    pull = client.pull()
-    pull.connection.requests = requests
-    client.queue.mark_active(pull.connection)
+    client.pull()
     client.put(1)
     client.loop.run(after)
-    pull.connection.close()
+    client.queue.on_browser_ended()
     client.loop.run(CLOSED_PULL_TIMEOUT + 0.1)
     assert bool(client.gone) is is_gone
 
 
-def test_a_connection_that_the_hub_closes_does_not_count(client):
+def test_a_page_that_pulls_again_after_its_browser_has_closed_all_connections_is_not_gone(client):
+    """R43: Chromium closes all connections when the computer changes to another network."""
+    client.pull()
+    client.put(1)
+    client.queue.on_browser_ended()
+    client.pull()
+    client.queue.on_browser_ended()
+    client.loop.run(300)
+    assert client.gone == []
+
+
+class Connections:
+    """The connections of browsers, and the names of those that have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.tracker = BrowserConnections(self.ended.append)
+
+    def open(self, browser: str = "b", requests: int = 1, *, is_idle: bool = True) -> FakeConnection:
+        connection = FakeConnection()
+        connection.was_idle = is_idle
+        for connection.requests in range(1, requests + 1):
+            self.tracker.add(browser, connection)
+        return connection
+
+
+@pytest.fixture
+def connections():
+    return Connections()
+
+
+def test_a_browser_that_has_closed_all_connections_has_ended(connections):
+    """R43: in any order, and whichever page used a connection last."""
+    first, second, waiting = connections.open(), connections.open(requests=2), connections.open(is_idle=False)
+    connections.open("other", requests=2)
+    first.close()
+    second.close()
+    assert connections.ended == []
+    waiting.close()
+    assert connections.ended == ["b"]
+    connections.open(requests=2).close()
+    assert connections.ended == ["b", "b"]
+
+
+def test_a_connection_that_a_transfer_has_taken_over_is_not_open(connections):
+    """R46: `detach` calls no function."""
+    detached, last = connections.open(), connections.open(requests=2)
+    detached.closed = True
+    last.close()
+    assert connections.ended == ["b"]
+
+
+def test_a_connection_that_the_hub_closes_does_not_count(connections):
     """R43: the browser requested this, or the hub needs the connection for another client."""
-    pull = client.pull()
-    pull.connection.requests = 2
-    client.queue.mark_active(pull.connection)
-    client.put(1)
-    pull.connection.closed = True
-    pull.connection.on_closed()
-    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
-    assert client.gone == []
+    connections.open(requests=2).close(left=False)
+    assert connections.ended == []
 
 
-def test_a_connection_that_another_tab_used_later_does_not_count(client):
-    """R43: the browser broke off the request of that tab."""
-    pull = client.pull()
-    pull.connection.requests = 2
-    client.queue.mark_active(pull.connection)
-    client.put(1)
-    other = FakeClient(client)
-    other.queue.mark_active(pull.connection)
-    pull.connection.close()
-    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
-    assert client.gone == []
+def test_a_connection_with_a_waiting_pull_does_not_count(connections):
+    """R43: the browser breaks off the pull of a tab that is closed; an idle connection of earlier does not matter."""
+    connections.open(requests=2).close()
+    connections.ended.clear()
+    idle, waiting = connections.open(requests=2), connections.open(requests=2, is_idle=False)
+    idle.close()
+    other = connections.open(requests=2, is_idle=False)
+    waiting.close()
+    other.close()
+    assert connections.ended == []
 
 
-def test_an_older_connection_of_the_page_does_not_count(client):
+def test_a_program_that_uses_each_connection_once_has_not_ended(connections):
     """R43."""
-    pull = client.pull()
-    pull.connection.requests = 2
-    client.queue.mark_active(pull.connection)
-    client.put(1)
-    client.queue.mark_active(FakeConnection())
-    pull.connection.close()
-    client.loop.run(CLOSED_PULL_TIMEOUT + 1)
-    assert client.gone == []
+    for _ in range(3):
+        connections.open().close()
+    assert connections.ended == []
 
 
 def test_a_page_that_never_pulls_again_is_gone_after_the_idle_timeout(client):

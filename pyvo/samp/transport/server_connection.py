@@ -303,8 +303,10 @@ class ServerConnection:
         self.was_left = False
         #: Whether the peer closed the connection without reading all that was sent to it.
         self.was_reset = False
-        #: Called in the loop's thread when the connection has been closed, by either side.
-        self.on_closed: Callable[[], object] | None = None
+        #: Whether no request waited for its response when the connection was closed.
+        self.was_idle = False
+        #: Called in the loop's thread when the connection has been closed, by either side; one function for each owner.
+        self.close_callbacks: dict[object, Callable[[], object]] = {}
         self.loop.register(sock, READ, self._on_event)
 
     def start_reading(self) -> None:
@@ -351,12 +353,13 @@ class ServerConnection:
         self._mark_closed()
         self._out = None
         waiting, self._waiting_for = self._waiting_for, None
+        self.was_idle = waiting is None
         if waiting is not None:
             run_logged(waiting.cancel, ())
         self._notify_sent(ok=False)
-        on_closed, self.on_closed = self.on_closed, None
-        if on_closed is not None:
-            run_logged(on_closed, ())
+        callbacks, self.close_callbacks = self.close_callbacks, {}
+        for callback in callbacks.values():
+            run_logged(callback, ())
 
     def _mark_closed(self) -> None:
         self.closed = True

@@ -24,8 +24,8 @@ A page that does not pull has not broken anything off. It may be stopped by a mo
 background tab with throttled timers, on a computer that sleeps, or wait for the pulls of other tabs (R49). So it stays
 registered for `NO_PULL_TIMEOUT`, and its callbacks wait. It means nothing if its connection is closed later: browsers
 and this hub close idle connections. A page that is closed between two pulls looks the same, and is unregistered after
-the same time. There is one sign that the whole browser has ended between two pulls: a connection that had several
-requests, the last from this page, is closed within `QUICK_CLOSE`. Browsers keep idle connections much longer.
+the same time. The hub notices that the whole browser has ended between two pulls (`BrowserConnections`): then the
+browser closes all its connections, also the idle ones, which it otherwise keeps for longer than `QUICK_CLOSE`.
 
 A page that only sends does not allow callbacks and does not pull. It stays registered until it unregisters.
 """
@@ -156,6 +156,44 @@ class PullLimiter:
         self._release_oldest(browser)
 
 
+class BrowserConnections:
+    """
+    The open connections of each browser. Used in the loop's thread.
+
+    ``on_ended(browser)`` is called when a browser has closed all its connections, at least one of them while it was
+    idle: then the browser has ended, and not only a tab whose pull was waiting (R43).
+    """
+
+    def __init__(self, on_ended: Callable[[str], object]) -> None:
+        self._on_ended = on_ended
+        self._open: dict[str, set[ServerConnection]] = {}
+        self._idle_closed: set[str] = set()  # browsers that have closed an idle connection since they opened one
+        self._reusing: set[str] = set()  # browsers that have sent several requests over one connection
+
+    def add(self, browser: str, connection: ServerConnection) -> None:
+        """Note that a browser has made a request."""
+        connections = self._open.setdefault(browser, set())
+        if connection.requests > 1:
+            self._reusing.add(browser)
+        if connection not in connections:
+            connections.add(connection)
+            self._idle_closed.discard(browser)
+            connection.close_callbacks[self] = lambda: self._on_closed(browser, connection)
+
+    def _on_closed(self, browser: str, connection: ServerConnection) -> None:
+        if connection.was_left and connection.was_idle:
+            self._idle_closed.add(browser)
+        if any(not other.closed for other in self._open[browser]):
+            self._open[browser].discard(connection)
+            return
+        del self._open[browser]
+        # A program that uses each connection only once also closes it: this does not mean that it is gone
+        if browser in self._idle_closed and browser in self._reusing:
+            self._on_ended(browser)
+        self._idle_closed.discard(browser)
+        self._reusing.discard(browser)
+
+
 class PullQueue:
     """
     The callbacks of one web client. All methods but `put` and `close` are called in the loop's thread.
@@ -170,7 +208,6 @@ class PullQueue:
         self._bytes = 0
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None  # the latest pull, if it has got its response
-        self._last_used: ServerConnection | None = None  # by the last request, if a browser made it
         self._unconfirmed: list[Pull] = []  # pulls whose response was perhaps not read
         self._flush_scheduled = False
         self._closed = False
@@ -269,11 +306,8 @@ class PullQueue:
         if not self._closed and not self._waiting:
             self._start_inactivity_timer(NO_PULL_TIMEOUT)
 
-    def mark_active(self, connection: ServerConnection | None = None) -> None:
-        """Note that the client has made a request; ``connection`` is that of the request if a browser made it."""
-        self._last_used = connection
-        if connection is not None:
-            connection.on_closed = lambda: self._on_connection_closed(connection)
+    def mark_active(self) -> None:
+        """Note that the client has made a request."""
         if self._inactivity_timer is not None and self._inactivity_timer.active:
             self._start_inactivity_timer(self._inactivity_timeout)
 
@@ -373,7 +407,7 @@ class PullQueue:
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
                 self._unconfirmed.pop(0).batch = []
         if not connection.closed:
-            connection.on_closed = lambda: self._on_connection_closed(connection)
+            connection.close_callbacks[self] = lambda: self._on_connection_closed(connection)
         self._expect_next_pull(pull)
 
     def _requeue_lost(self) -> None:
@@ -401,16 +435,17 @@ class PullQueue:
             self._start_inactivity_timer(self._closed_pull_timeout if pull.was_broken_off else NO_PULL_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
-        """Handle the end of the connection of a finished pull, or of the last request."""
+        """Handle the end of the connection of a finished pull."""
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._requeue_lost()
-        if self._inactivity_timer is None or self._waiting:
-            return
-        # A program that uses each connection only once also closes it: this does not mean that it is gone
-        was_kept = connection is self._last_used and connection.requests > 1
+        if broken_off and self._inactivity_timer is not None and not self._waiting:
+            self._start_inactivity_timer(self._closed_pull_timeout)
+
+    def on_browser_ended(self) -> None:
+        """Handle that the browser has closed all its connections."""
         is_quick = time.time() - self._inactive_since < QUICK_CLOSE
-        if broken_off or (was_kept and connection.was_left and is_quick):
+        if is_quick and self._inactivity_timer is not None and not self._waiting:
             self._start_inactivity_timer(self._closed_pull_timeout)
 
     def _start_inactivity_timer(self, timeout: float) -> None:
