@@ -407,7 +407,8 @@ class PullQueue:
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
                 self._unconfirmed.pop(0).batch = []
         if not connection.closed:
-            connection.close_callbacks[self] = lambda: self._on_connection_closed(connection)
+            # In place of another page's function: this page's request has confirmed that page's response
+            connection.close_callbacks[PullQueue] = lambda: self._on_connection_closed(connection)
         self._expect_next_pull(pull)
 
     def _requeue_lost(self) -> None:
