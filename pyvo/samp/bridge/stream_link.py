@@ -4,8 +4,8 @@ A link over a stream of bytes: the pipes of ssh, or a socket.
 
 Theory of operation
 -------------------
-Each link has three threads. One reads, one writes, and one starts them and checks the time: it ends a link without
-HELLO, pings an idle peer, and closes a link whose peer does not respond.
+Each link has three threads. One reads, one writes, and one starts the other two and checks the time: it ends a link
+without HELLO, pings an idle peer, and closes a link whose peer does not respond.
 
 There are three queues for writing. Frames of the link itself (credit, pings, heads of files) are written first. The
 messages of the engine and the contents of files alternate, so that they do not delay each other.
@@ -141,15 +141,15 @@ class StreamLink(Link):
         self._is_closed_reported = False
         self._ended: tuple[str, int] | None = None
         self._finished = threading.Event()
-        self._threads = [
+        self._threads = self._reader, self._writer, self._watch = [
             threading.Thread(target=target, name=f"samp-bridge-{name}", daemon=True)
             for name, target in (("read", self._run_reader), ("write", self._run_writer), ("watch", self._run_watch))
         ]
 
     def start(self) -> None:
         """Start the threads."""
-        # It starts the others. If a signal interrupts this call, either all threads run or none.
-        self._threads[2].start()
+        # This thread starts the others, so that a signal that interrupts this call leaves none of them unstarted
+        self._watch.start()
 
     def join(self, timeout: float) -> None:
         """Wait until the link has ended; return at once in a thread of the link."""
@@ -472,8 +472,8 @@ class StreamLink(Link):
         self._stream.interrupt()
 
     def _run_watch(self) -> None:
-        for thread in self._threads[:2]:
-            thread.start()
+        self._reader.start()
+        self._writer.start()
         started = pinged = time.monotonic()
         with self._lock:
             while self._ended is None:
@@ -491,12 +491,12 @@ class StreamLink(Link):
                         self._put(Kind.PING)
                 self._state_changed.wait(max(0.0, due - now))
             reason, status = self._ended
-        self._threads[1].join(CLOSE_TIMEOUT)  # it may still have a BYE to write
+        self._writer.join(CLOSE_TIMEOUT)  # it may still have a BYE to write
         self._stream.interrupt()
         self._end_streams()
         self._report_closed(reason)
-        for thread in self._threads[:2]:
-            thread.join()
+        self._reader.join()
+        self._writer.join()
         self._on_end(reason, status)
         self._finished.set()
 

@@ -123,7 +123,7 @@ class WorkerPool:
             self._tasks.put(None)
         deadline = time.monotonic() + timeout
         for thread in threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
