@@ -14,7 +14,6 @@ from pyvo.samp.web_profile.pull_queue import (
     NO_PULL_TIMEOUT,
     QUICK_CLOSE,
     RELAY_TIMEOUT,
-    BrowserConnections,
     Pull,
     PullLimiter,
     PullQueue,
@@ -53,6 +52,7 @@ class FakeClient:
     def pull(self, timeout: float = 600, *, sent: bool = True, left: bool = True, browser: str = "") -> Pull:
         """Pull. If the response is not ``sent``, the page (``left``) or the hub has closed the connection."""
         pull = Pull(FakeConnection(), browser)
+        self.queue.mark_active(pull.connection, is_browser=True)
         response = self.queue.pull(pull, timeout)
 
         def write(_response):
@@ -127,6 +127,7 @@ def test_a_response_is_unread_if_the_connection_was_closed_before_it_was_written
     pull = Pull(FakeConnection())
     states = iter([True])
     pull.connection.peer_is_open = lambda: next(states, False)  # it closes between the check and the write
+    client.queue.mark_active(pull.connection, is_browser=True)
     response = client.queue.pull(pull, 600)
     response.add_done_callback(lambda _: response.on_sent(True))
     pull.connection.was_reset = True
@@ -375,93 +376,123 @@ def clock_of(client, monkeypatch):
     monkeypatch.setattr(pull_queue.time, "time", lambda: client.loop.now)
 
 
-@pytest.mark.parametrize(("after", "is_gone"), [(0, True), (QUICK_CLOSE - 1, True), (QUICK_CLOSE + 1, False)])
-def test_a_page_whose_browser_has_ended_between_two_pulls_is_gone_soon(client, monkeypatch, after, is_gone):
-    """R43: but browsers also close idle connections after some minutes."""
+def make_request(client: FakeClient, connection: FakeConnection, *, is_browser: bool = True) -> FakeConnection:
+    """Make a request other than a pull over a connection that had one before."""
+    connection.requests += 1
+    client.queue.mark_active(connection, is_browser=is_browser)
+    return connection
+
+
+@pytest.fixture
+def between_pulls(client, monkeypatch):
+    """A page that has pulled once, and has to pull again. Returns its two idle connections."""
     clock_of(client, monkeypatch)
-    client.pull()
+    pull = client.pull()
     client.put(1)
-    client.loop.run(after)
-    client.queue.on_browser_ended()
+    return make_request(client, pull.connection), make_request(client, FakeConnection())
+
+
+def is_gone_soon(client) -> bool:
     client.loop.run(CLOSED_PULL_TIMEOUT + 0.1)
-    assert bool(client.gone) is is_gone
+    return bool(client.gone)
 
 
-def test_a_page_that_pulls_again_after_its_browser_has_closed_all_connections_is_not_gone(client):
+@pytest.mark.parametrize(("after", "is_gone"), [(0, True), (QUICK_CLOSE - 1, True), (QUICK_CLOSE + 1, False)])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_browser_that_ends_between_two_pulls_closes_all_connections(
+    client, between_pulls, after, is_gone, order
+):
+    """R43: but browsers also close idle connections after some minutes."""
+    client.loop.run(after)
+    for number in order:
+        assert not client.gone
+        between_pulls[number].close()
+    assert is_gone_soon(client) is is_gone
+
+
+def test_a_browser_has_not_ended_if_a_connection_is_open(client, between_pulls):
+    """R43."""
+    between_pulls[0].close()
+    assert not is_gone_soon(client)
+
+
+def test_a_browser_has_ended_whichever_page_used_a_connection_last(client, between_pulls):
+    """R43: the tabs of a browser share its connections."""
+    other = FakeClient(client)
+    for connection in between_pulls:
+        make_request(other, connection)
+    between_pulls[0].was_idle = False  # a pull of the other page was waiting
+    between_pulls[0].close()
+    between_pulls[1].close()
+    assert is_gone_soon(client)
+
+
+def test_a_browser_has_ended_although_another_one_of_the_same_version_is_running(client, between_pulls):
+    """R43: a page is only concerned by the connections that it has used."""
+    other = FakeClient(client)
+    make_request(other, FakeConnection())
+    for connection in between_pulls:
+        connection.close()
+    assert is_gone_soon(client)
+    assert other.gone == []
+
+
+def test_a_page_that_pulls_again_after_all_its_connections_were_closed_is_not_gone(client, between_pulls):
     """R43: Chromium closes all connections when the computer changes to another network."""
+    for connection in between_pulls:
+        connection.close()
     client.pull()
-    client.put(1)
-    client.queue.on_browser_ended()
-    client.pull()
-    client.queue.on_browser_ended()
     client.loop.run(300)
     assert client.gone == []
 
 
-class Connections:
-    """The connections of browsers, and the names of those that have ended."""
-
-    def __init__(self) -> None:
-        self.ended: list[str] = []
-        self.tracker = BrowserConnections(self.ended.append)
-
-    def open(self, browser: str = "b", requests: int = 1, *, is_idle: bool = True) -> FakeConnection:
-        connection = FakeConnection()
-        connection.was_idle = is_idle
-        for connection.requests in range(1, requests + 1):
-            self.tracker.add(browser, connection)
-        return connection
-
-
-@pytest.fixture
-def connections():
-    return Connections()
-
-
-def test_a_browser_that_has_closed_all_connections_has_ended(connections):
-    """R43: in any order, and whichever page used a connection last."""
-    first, second, waiting = connections.open(), connections.open(requests=2), connections.open(is_idle=False)
-    connections.open("other", requests=2)
-    first.close()
-    second.close()
-    assert connections.ended == []
-    waiting.close()
-    assert connections.ended == ["b"]
-    connections.open(requests=2).close()
-    assert connections.ended == ["b", "b"]
-
-
-def test_a_connection_that_a_transfer_has_taken_over_is_not_open(connections):
-    """R46: `detach` calls no function."""
-    detached, last = connections.open(), connections.open(requests=2)
-    detached.closed = True
-    last.close()
-    assert connections.ended == ["b"]
-
-
-def test_a_connection_that_the_hub_closes_does_not_count(connections):
+def test_a_connection_that_the_hub_closes_does_not_count(client, between_pulls):
     """R43: the browser requested this, or the hub needs the connection for another client."""
-    connections.open(requests=2).close(left=False)
-    assert connections.ended == []
+    for connection in between_pulls:
+        connection.close(left=False)
+    assert not is_gone_soon(client)
 
 
-def test_a_connection_with_a_waiting_pull_does_not_count(connections):
-    """R43: the browser breaks off the pull of a tab that is closed; an idle connection of earlier does not matter."""
-    connections.open(requests=2).close()
-    connections.ended.clear()
-    idle, waiting = connections.open(requests=2), connections.open(requests=2, is_idle=False)
-    idle.close()
-    other = connections.open(requests=2, is_idle=False)
-    waiting.close()
-    other.close()
-    assert connections.ended == []
+def test_a_connection_with_a_waiting_pull_of_another_page_does_not_count(client, between_pulls):
+    """R43: the browser breaks off the pull of a tab that is closed."""
+    for connection in between_pulls:
+        connection.was_idle = False
+        connection.close()
+    assert not is_gone_soon(client)
 
 
-def test_a_program_that_uses_each_connection_once_has_not_ended(connections):
-    """R43."""
-    for _ in range(3):
-        connections.open().close()
-    assert connections.ended == []
+def test_an_idle_connection_that_was_closed_before_the_last_request_does_not_count(client, between_pulls):
+    """R43: the browser needed it no longer."""
+    between_pulls[0].close()
+    make_request(client, between_pulls[1]).was_idle = False
+    between_pulls[1].close()
+    assert not is_gone_soon(client)
+
+
+def test_a_connection_that_a_transfer_has_taken_over_is_not_open(client, between_pulls):
+    """R46: `detach` calls no function."""
+    between_pulls[0].closed = True
+    between_pulls[1].close()
+    assert is_gone_soon(client)
+
+
+@pytest.mark.parametrize("is_browser", [True, False])
+def test_a_program_that_closes_its_connections_between_two_pulls_is_not_gone(client, is_browser):
+    """R43: one that uses each connection once, or one that is not a browser."""
+    pull = client.pull()
+    client.put(1)
+    if not is_browser:
+        make_request(client, pull.connection, is_browser=False)
+    pull.connection.close()
+    assert not is_gone_soon(client)
+
+
+def test_connections_keep_no_reference_to_a_page_that_is_gone(client, between_pulls):
+    """Other pages may use a connection for hours."""
+    assert all(connection.close_callbacks for connection in between_pulls)
+    client.queue.close(None)
+    client.loop.run()
+    assert not any(connection.close_callbacks for connection in between_pulls)
 
 
 def test_a_page_that_never_pulls_again_is_gone_after_the_idle_timeout(client):
@@ -528,7 +559,7 @@ def test_a_page_that_allows_callbacks_and_never_pulls_is_gone(client):
     """R43."""
     client.queue.expect_pull()
     client.loop.run(NO_PULL_TIMEOUT - 1)
-    client.queue.mark_active()
+    client.queue.mark_active(FakeConnection(), is_browser=True)
     client.loop.run(NO_PULL_TIMEOUT - 1)
     assert client.gone == []
     client.loop.run(2)
@@ -546,14 +577,14 @@ def test_a_page_that_makes_other_requests_is_not_gone(client):
     client.lose(client.pull())
     for _ in range(3):
         client.loop.run(CLOSED_PULL_TIMEOUT - 1)
-        client.queue.mark_active()
+        client.queue.mark_active(FakeConnection(), is_browser=True)
     assert client.gone == []
 
 
 def test_a_page_that_was_killed_while_it_wrote_a_request_is_gone_soon(client):
     """R43: the hub may read its last request after the connection of its pull has ended."""
     client.lose(client.pull())
-    client.queue.mark_active()
+    client.queue.mark_active(FakeConnection(), is_browser=True)
     client.loop.run(CLOSED_PULL_TIMEOUT + 1)
     assert len(client.gone) == 1
 

@@ -50,7 +50,7 @@ from .cors import (
     send_filter,
 )
 from .peer_uid import is_other_user
-from .pull_queue import MAX_WAIT, BrowserConnections, Pull, PullLimiter, PullQueue
+from .pull_queue import MAX_WAIT, Pull, PullLimiter, PullQueue
 from .uploads import UPLOAD_HEADERS, UPLOAD_METHODS, ClientUploads, UploadServer, upload_error
 from .url_permissions import UrlPermissions, url_hashes
 from .url_proxy import UrlProxy
@@ -93,8 +93,6 @@ class WebClient(PullQueue):
         self.upload_token = secrets.token_urlsafe(32)
         #: Its files; None if the hub accepts no uploads.
         self.uploads: ClientUploads | None = None
-        #: The browser of its last request, see `browser_key`.
-        self.browser = ""
         #: Msg-ids of the latest calls that it has not replied to.
         self.calls: dict[str, None] = {}
 
@@ -218,7 +216,7 @@ class WebRequestHandler(HubOperations):
         if not is_own:
             return upload_error(403, "This URL belongs to a page of another origin", self.headers(request))
         self._broker.mark_active(web_client.client)
-        self._profile.mark_active(web_client.client, browser_key(request.headers), connection)
+        web_client.mark_active(connection, is_browser=True)
         return server.handle(web_client.uploads, path, request, self.headers(request))
 
     # Operations that only this profile has
@@ -304,7 +302,7 @@ class WebRequestHandler(HubOperations):
         client = super()._client(key)
         assert self.current_call is not None
         request, connection, _call = self.current_call
-        self._profile.mark_active(client, browser_key(request.headers), connection)
+        self._profile.mark_active(client, request, connection)
         return client
 
 
@@ -336,7 +334,6 @@ class WebProfile:
         self._final_messages: dict[str, PreEncoded] = {}  # by private key, for clients disconnected between two pulls
         self._all_delivered: threading.Event | None = None
         self.pull_limiter = PullLimiter(loop)
-        self._browsers = BrowserConnections(self._on_browser_ended)
         self.url_permissions = UrlPermissions()
         self.url_proxy = UrlProxy(loop.run_in_worker, self._on_transfer_end)
         self.upload_server = UploadServer(loop.run_in_worker) if upload else None
@@ -435,18 +432,10 @@ class WebProfile:
         web_client = self._web_clients.get(client.client_id)
         return web_client is not None and web_client.has_waiting_pull
 
-    def mark_active(self, client: Client, browser: str, connection: ServerConnection) -> None:
-        """Note that a page has made a request (R43), and by which connection of its browser."""
+    def mark_active(self, client: Client, request: HTTPRequest, connection: ServerConnection) -> None:
+        """Note that a client has made a request (R43)."""
         if (web_client := self._web_clients.get(client.client_id)) is not None:
-            web_client.browser = browser
-            web_client.mark_active()
-            if browser:
-                self._browsers.add(browser, connection)
-
-    def _on_browser_ended(self, browser: str) -> None:
-        for web_client in list(self._web_clients.values()):
-            if web_client.browser == browser:
-                web_client.on_browser_ended()
+            web_client.mark_active(connection, is_browser=bool(browser_key(request.headers)))
 
     def allow_urls(self, client: Client, value: SAMPValue) -> None:
         """Allow a page to read the URLs in a value from a Standard Profile client (R46). Called in any thread."""

@@ -24,8 +24,9 @@ A page that does not pull has not broken anything off. It may be stopped by a mo
 background tab with throttled timers, on a computer that sleeps, or wait for the pulls of other tabs (R49). So it stays
 registered for `NO_PULL_TIMEOUT`, and its callbacks wait. It means nothing if its connection is closed later: browsers
 and this hub close idle connections. A page that is closed between two pulls looks the same, and is unregistered after
-the same time. The hub notices that the whole browser has ended between two pulls (`BrowserConnections`): then the
-browser closes all its connections, also the idle ones, which it otherwise keeps for longer than `QUICK_CLOSE`.
+the same time. The hub notices that the whole browser has ended between two pulls: then all connections that the page
+has used are closed, also the idle ones, which a browser otherwise keeps for longer than `QUICK_CLOSE`. Connections that
+other tabs use as well count, too, because the browser chooses one of its connections for each request.
 
 A page that only sends does not allow callbacks and does not pull. It stays registered until it unregisters.
 """
@@ -156,44 +157,6 @@ class PullLimiter:
         self._release_oldest(browser)
 
 
-class BrowserConnections:
-    """
-    The open connections of each browser. Used in the loop's thread.
-
-    ``on_ended(browser)`` is called when a browser has closed all its connections, at least one of them while it was
-    idle: then the browser has ended, and not only a tab whose pull was waiting (R43).
-    """
-
-    def __init__(self, on_ended: Callable[[str], object]) -> None:
-        self._on_ended = on_ended
-        self._open: dict[str, set[ServerConnection]] = {}
-        self._idle_closed: set[str] = set()  # browsers that have closed an idle connection since they opened one
-        self._reusing: set[str] = set()  # browsers that have sent several requests over one connection
-
-    def add(self, browser: str, connection: ServerConnection) -> None:
-        """Note that a browser has made a request."""
-        connections = self._open.setdefault(browser, set())
-        if connection.requests > 1:
-            self._reusing.add(browser)
-        if connection not in connections:
-            connections.add(connection)
-            self._idle_closed.discard(browser)
-            connection.close_callbacks[self] = lambda: self._on_closed(browser, connection)
-
-    def _on_closed(self, browser: str, connection: ServerConnection) -> None:
-        if connection.was_left and connection.was_idle:
-            self._idle_closed.add(browser)
-        if any(not other.closed for other in self._open[browser]):
-            self._open[browser].discard(connection)
-            return
-        del self._open[browser]
-        # A program that uses each connection only once also closes it: this does not mean that it is gone
-        if browser in self._idle_closed and browser in self._reusing:
-            self._on_ended(browser)
-        self._idle_closed.discard(browser)
-        self._reusing.discard(browser)
-
-
 class PullQueue:
     """
     The callbacks of one web client. All methods but `put` and `close` are called in the loop's thread.
@@ -209,6 +172,9 @@ class PullQueue:
         self._waiting: deque[Pull] = deque()
         self._last: Pull | None = None  # the latest pull, if it has got its response
         self._unconfirmed: list[Pull] = []  # pulls whose response was perhaps not read
+        self._connections: set[ServerConnection] = set()  # that the client has used, as far as they are open
+        self._is_browser = False  # whether a browser made the last request
+        self._idle_closed = False  # whether the browser has closed an idle connection since then
         self._flush_scheduled = False
         self._closed = False
         #: Whether the client is in a kernel, and pulls through the page.
@@ -306,8 +272,13 @@ class PullQueue:
         if not self._closed and not self._waiting:
             self._start_inactivity_timer(NO_PULL_TIMEOUT)
 
-    def mark_active(self) -> None:
+    def mark_active(self, connection: ServerConnection, *, is_browser: bool) -> None:
         """Note that the client has made a request."""
+        self._is_browser = is_browser
+        self._idle_closed = False
+        if connection not in self._connections:
+            self._connections = {other for other in self._connections if not other.closed} | {connection}
+            connection.close_callbacks[self] = lambda: self._on_connection_closed(connection)
         if self._inactivity_timer is not None and self._inactivity_timer.active:
             self._start_inactivity_timer(self._inactivity_timeout)
 
@@ -400,15 +371,11 @@ class PullQueue:
             self._expect_next_pull(pull)
 
     def _track_response(self, pull: Pull) -> None:
-        """Watch the connection of a response, and expect the next pull."""
-        connection = pull.connection
+        """Keep the callbacks of a response until it is known that they were read, and expect the next pull."""
         if pull.batch and not pull.is_confirmed:
             self._unconfirmed.append(pull)
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
                 self._unconfirmed.pop(0).batch = []
-        if not connection.closed:
-            # In place of another page's function: this page's request has confirmed that page's response
-            connection.close_callbacks[PullQueue] = lambda: self._on_connection_closed(connection)
         self._expect_next_pull(pull)
 
     def _requeue_lost(self) -> None:
@@ -436,18 +403,23 @@ class PullQueue:
             self._start_inactivity_timer(self._closed_pull_timeout if pull.was_broken_off else NO_PULL_TIMEOUT)
 
     def _on_connection_closed(self, connection: ServerConnection) -> None:
-        """Handle the end of the connection of a finished pull."""
+        """Handle the end of a connection that the client has used."""
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._requeue_lost()
-        if broken_off and self._inactivity_timer is not None and not self._waiting:
+        is_gone = broken_off or self._has_browser_ended(connection)
+        if is_gone and self._inactivity_timer is not None and not self._waiting:
             self._start_inactivity_timer(self._closed_pull_timeout)
 
-    def on_browser_ended(self) -> None:
-        """Handle that the browser has closed all its connections."""
+    def _has_browser_ended(self, connection: ServerConnection) -> bool:
+        """Return whether the browser has ended, now that it or the hub has closed one of its connections."""
+        # A program that uses each connection only once also closes it: this does not mean that it is gone
+        if connection.was_left and connection.was_idle and connection.requests > 1:
+            self._idle_closed = True
+        # A transfer may have taken over a connection: that is closed, but was not reported
+        self._connections = {other for other in self._connections if not other.closed}
         is_quick = time.time() - self._inactive_since < QUICK_CLOSE
-        if is_quick and self._inactivity_timer is not None and not self._waiting:
-            self._start_inactivity_timer(self._closed_pull_timeout)
+        return self._is_browser and self._idle_closed and not self._connections and is_quick
 
     def _start_inactivity_timer(self, timeout: float) -> None:
         self._cancel_inactivity_timer()
@@ -482,6 +454,8 @@ class PullQueue:
     def _finish(self) -> None:
         self._closed = True
         self.clear()
+        for connection in self._connections:  # other pages may use it for hours
+            connection.close_callbacks.pop(self, None)
 
 
 def _write_callbacks(batch: list[Delivery]) -> PreEncoded:
