@@ -123,6 +123,7 @@ def test_an_unregistered_client_can_do_nothing(hub: Hub) -> None:
         lambda: broker.declare_subscriptions(gone, {}),
         lambda: broker.get_metadata(gone, other.client_id),
         lambda: broker.get_subscriptions(gone, other.client_id),
+        lambda: broker.get_registered_clients(gone),
         lambda: broker.get_subscribed_clients(gone, LOAD),
         lambda: broker.set_callable(gone),
     ):

@@ -275,6 +275,7 @@ class Broker:
     def get_registered_clients(self, client: Client) -> list[SAMPValue]:
         """List the ids of all other clients, including the hub (R14)."""
         with self._operation:
+            self._check_active(client)
             return [other.client_id for other in self._registry if other is not client]
 
     # Metadata and subscriptions
