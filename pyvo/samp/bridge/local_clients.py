@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ..errors import SAMPError
 from ..protocol import ok_response
 from ..protocol.values import sanitize_for_display
+from ..transport.event_loop import join_thread
 from .hub_side import Delivery, HubSide, Registration, quietly
 from .offers import RejectedError
 
@@ -77,8 +78,7 @@ class Worker:
     def stop(self, timeout: float) -> None:
         """End the thread after the queued tasks."""
         self._tasks.put(None)
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        join_thread(self._thread, timeout)
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:

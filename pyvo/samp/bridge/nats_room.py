@@ -41,6 +41,7 @@ import nats
 
 from ..errors import SAMPError, SAMPHubError, SAMPValueError
 from ..protocol.values import sanitize_for_display
+from ..transport.event_loop import join_thread
 from .link import Accept, Hello, LinkState, Report, Transport, encode_json, parse_json
 from .stream_link import StreamLink
 
@@ -524,10 +525,7 @@ class NATSRoom(Transport):
             self._is_stopped, self._stop_reason = True, reason
             if self._loop is not None and self._stop_event is not None:
                 self._loop.call_soon_threadsafe(self._stop_event.set)
-        thread = self._thread
-        # a signal may have interrupted its start; then it ends without a link
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join()
+        join_thread(self._thread)
 
     async def _run(self, hello: Hello, accept: Accept, report: Report) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import IO, NamedTuple
 
 from ..errors import SAMPError, SAMPTransportError, SAMPValueError
+from ..transport.event_loop import join_thread
 from .link import Accept, Hello, Link, LinkHandler, LinkState, Report, Transport
 from .pipes import PipeStream
 from .stdio import NO_HUB
@@ -199,10 +200,7 @@ class SSHTransport(Transport):
                 self._link.close(reason)
             elif self._process is not None:
                 self._process.stream.interrupt()
-        thread = self._thread
-        # a signal may have interrupted its start; then it ends without a link
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join()
+        join_thread(self._thread)
 
     def _run(self, hello: Hello, accept: Accept, report: Report) -> None:
         delay = MIN_DELAY

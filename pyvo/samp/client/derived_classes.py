@@ -33,6 +33,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from ..protocol import ok_response
+from ..transport.event_loop import join_thread
 from .cleanup import ClientCleanup
 from .handlers import Binding, HandlerTable
 from .hub_connection import Prepared, Request
@@ -206,8 +207,7 @@ class OwnLoop:
         """Wait until the loop has ended, even if it waits for a registration."""
         event, thread = self._client._registered_event, self._client._thread
         event.set()
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(timeout)
+        join_thread(thread, timeout)
         event.clear()
 
     def _run(self) -> None:

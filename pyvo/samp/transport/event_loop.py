@@ -71,6 +71,12 @@ def run_logged(function: Callable[..., object], args: tuple[Any, ...]) -> None:
         log.exception("A callback or a task failed")
 
 
+def join_thread(thread: threading.Thread | None, timeout: float | None = None) -> None:
+    """Wait until a thread has ended, unless it is the current one, or a signal has interrupted its start."""
+    if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+        thread.join(timeout)
+
+
 class WorkerPool:
     """
     Threads for calls that may block. They are started on demand and reused.
@@ -123,8 +129,7 @@ class WorkerPool:
             self._tasks.put(None)
         deadline = time.monotonic() + timeout
         for thread in threads:
-            if thread is not threading.current_thread() and thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
+            join_thread(thread, max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
         """Forget the threads, which exist only in the parent process."""

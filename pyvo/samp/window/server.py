@@ -37,7 +37,7 @@ from ..broker.deliveries import RESPONSE
 from ..constants import SAMP_ICON
 from ..errors import SAMPProxyError
 from ..protocol.values import sanitize_for_display
-from ..transport.event_loop import EventLoop
+from ..transport.event_loop import EventLoop, join_thread
 from ..transport.http11 import HTTPError, HTTPRequest, Response
 from ..transport.server import XMLRPCServer
 from ..transport.server_connection import DeferredResponse, ServerConnection
@@ -218,8 +218,7 @@ class WindowServer:
             self._revoke_token(token)
         self._loop.call_soon(self._server.stop)
         self._loop.stop(STOP_TIMEOUT)
-        if self._recorder.is_alive() and self._recorder is not threading.current_thread():
-            self._recorder.join(STOP_TIMEOUT)
+        join_thread(self._recorder, STOP_TIMEOUT)
 
     def after_fork_in_child(self) -> None:
         """Close the copies of the sockets in a forked child."""
