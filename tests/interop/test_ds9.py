@@ -4,6 +4,7 @@ DS9 as a client of our hub. It has its own HTTP: no Host header, lines that end 
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +90,13 @@ def ds9_client(
     yield client
     # a command without a response may have left an empty file
     assert [path.name for path in home.glob("ds9*.xpa*") if path.stat().st_size] == []
+
+
+def test_ds9_that_is_busy(ds9_client: SAMPIntegratedClient) -> None:
+    """R23: DS9 acknowledges a message when it has processed it. Large images take it longer than 10 s."""
+    began = time.monotonic()
+    ds9_client.ds9("sleep 11", timeout=60)
+    assert time.monotonic() - began >= 11
 
 
 def test_long_values_of_ds9(ds9_client: SAMPIntegratedClient, tmp_path: Path) -> None:

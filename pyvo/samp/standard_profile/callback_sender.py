@@ -17,7 +17,7 @@ gets an error response (R23). A delivery is never repeated.
 * The client could not be reached, broke the connection, or returned something that is not XML-RPC. Such a client may
   have ended, and is probed (see `liveness`).
 * The client did not acknowledge it in time. Then deliveries that have waited behind it for as long fail as well:
-  a thousand calls to a program that hangs do not take ten seconds each.
+  a thousand calls to a program that hangs do not take two minutes each.
 
 The queue is bounded in number and in bytes. When it is long, the hub responds more slowly to the clients that send to
 this one, so that a client that is slow but acknowledges its messages can keep up. Otherwise its messages would be lost,
@@ -48,7 +48,10 @@ QUIET_PERIOD = 0.25
 #: Seconds after its first callback address for which a client's discovery calls defer events.
 DISCOVERY_PERIOD = 5.0
 #: Seconds in which a client has to acknowledge a delivery. After that the delivery fails; the client stays registered.
-DELIVERY_TIMEOUT = 10.0
+#: DS9 acknowledges an image when it has loaded it, which takes 20 s for 2 GB in a compressed file.
+DELIVERY_TIMEOUT = 120.0
+#: The same for the final message to a client that is disconnected.
+FINAL_DELIVERY_TIMEOUT = 10.0
 #: Limits of a client's queue.
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
@@ -352,7 +355,7 @@ class CallbackSender:
             connection = AsyncXMLRPCClient(self._loop, self._url, self._client.display_name)
             self._active[connection] = self._url
             parts = encode_callback(final_delivery)
-            connection.send(parts, lambda _error: self._on_final_sent(connection), DELIVERY_TIMEOUT)
+            connection.send(parts, lambda _error: self._on_final_sent(connection), FINAL_DELIVERY_TIMEOUT)
         self._check_idle()
 
     def _on_final_sent(self, connection: AsyncXMLRPCClient) -> None:
