@@ -258,7 +258,7 @@ def test_ssh_is_killed_during_a_call_and_a_download(
     desk = Desk(connect("desk"))
     program = bridge()
     program.wait_for("Connected to", 60)
-    machine.run(sys.executable, "-c", FILE + WAIT, "3000000000")
+    remote = machine.run(sys.executable, "-c", FILE + WAIT, "3000000000")
     assert desk.arrived.wait(60)
     recipient = desk.client.wait_for("Remote Python", 30, "table.x").id
     responses: list[Any] = []
@@ -273,6 +273,7 @@ def test_ssh_is_killed_during_a_call_and_a_download(
         assert int(download.headers["Content-Length"]) == 3_000_000_000
         assert len(download.read(10_000_000)) == 10_000_000
         desk.client.ecall(recipient, "tag", "table.x", name="never")
+        remote.wait_for("received table.x never")
         ssh_of(program).kill()
         started = time.monotonic()
         size = 10_000_000 + read_to_end(download)

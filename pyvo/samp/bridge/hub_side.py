@@ -161,8 +161,9 @@ class HubSide:
 
     def unregister(self, registration: Registration) -> None:
         """Unregister a client; errors are only logged."""
-        if self.registrations.pop(registration.key, None) is not None:
+        if registration.key in self.registrations:
             self.hub.unregister_quietly(registration.key, UNREGISTER_TIMEOUT)
+            self.registrations.pop(registration.key, None)  # only now: the hub may deliver messages until here
 
     def monitor(self, registration: Registration) -> None:
         """Check regularly that the hub is running and knows this client."""
