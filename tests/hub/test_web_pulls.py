@@ -438,7 +438,7 @@ def test_a_page_with_too_many_callbacks_is_unregistered(hub, page, monkeypatch):
         program.wait_for(1)
         assert not is_registered(program, page)
         with Page(hub) as other:
-            other.register().listen("x.y")
+            other.register()
 
 
 def test_a_page_with_too_many_bytes_of_callbacks_is_unregistered(hub, page, program, monkeypatch):

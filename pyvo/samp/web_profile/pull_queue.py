@@ -407,12 +407,12 @@ class PullQueue:
         last = self._last
         broken_off = last is not None and last.connection is connection and last.was_broken_off
         self._requeue_lost()
-        is_gone = broken_off or self._has_browser_ended(connection)
+        is_gone = broken_off or self._note_closed(connection)
         if is_gone and self._inactivity_timer is not None and not self._waiting:
             self._start_inactivity_timer(self._closed_pull_timeout)
 
-    def _has_browser_ended(self, connection: ServerConnection) -> bool:
-        """Return whether the browser has ended, now that it or the hub has closed one of its connections."""
+    def _note_closed(self, connection: ServerConnection) -> bool:
+        """Note that the browser or the hub has closed a connection; return whether the browser has ended."""
         # A program that uses each connection only once also closes it: this does not mean that it is gone
         if connection.was_left and connection.was_idle and connection.requests > 1:
             self._idle_closed = True
